@@ -106,7 +106,7 @@ def _to_control(metric: str) -> Callable[[View, Entry], Cell]:
     def cell(view: View, of: Entry) -> Cell:
         control = view.control(of.name) if of.role == "rule" else None
         figure = None if control is None else view.figure(of.key, metric, rows=of.rows, versus=control)
-        # No marks: permuted codes do harm, so that this difference is no gain of the codes.
+        # no stars: permuted codes do harm, so that this difference overstates the gain of the codes
         return replace(_difference(figure, metric), marks="")
 
     return cell

@@ -1,7 +1,7 @@
-"""Several runs side by side: where they predict the same rows, their differences are paired and tested.
+"""Several runs side by side; if they predict the same rows, their differences are paired and tested.
 
-The first run is what the others are compared with, predictor by predictor, on the exact predictions of
-``predictions.npz``. Where ids or truth differ nothing is tested, and the reason is given.
+Each other run is compared with the first one, predictor by predictor, on the exact predictions of
+``predictions.npz``. If ids or truth differ, nothing is tested, and a remark states the reason.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class Comparison:
     Attributes
     ----------
     first : name of the run that the others are compared with
-    metrics : those that are compared
+    metrics : names of the compared metrics
     runs : names, in order
     views : the runs
     differences : DataFrame
         Paired differences of runs on the same rows, as in the table of figures, with columns ``run`` and
         ``versus_run``; p is adjusted by Holm's correction over the predictors of a run.
-    remarks : which runs cannot be paired, and why
+    remarks : runs that cannot be paired, with the reason
     """
 
     first: str
@@ -54,7 +54,7 @@ class Comparison:
     remarks: tuple[str, ...]
 
     def rows(self) -> list[tuple[str, list[str]]]:
-        """Predictors with their figures of all reported rows: of each run every metric."""
+        """Predictors, with every metric of each run on all reported rows."""
         names = dict.fromkeys(
             of.name
             for view in self.views
@@ -79,7 +79,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
 
     Raises
     ------
-    RunError : they are of two tasks, or one has no readable predictions.
+    RunError : the runs have different tasks, or the predictions of one cannot be read.
     """
     tasks = sorted({run.record["task"] for run in runs})
     if len(tasks) > 1:
@@ -117,11 +117,11 @@ def compare(runs: Sequence[Run]) -> Comparison:
 
 
 def predictions_of(run: Run) -> ReportedPredictions:
-    """The predictions of a run, checked against its figures.
+    """Read the predictions of a run and check them against its table.
 
     Raises
     ------
-    RunError : they cannot be read, or are those of another run.
+    RunError : they cannot be read, or belong to another run.
     """
     path = Path(run.folder) / predictions_name(run.record)
     try:
@@ -136,7 +136,7 @@ def predictions_of(run: Run) -> ReportedPredictions:
 
 
 def _check(run: Run, found: ReportedPredictions) -> None:
-    """Refuse predictions that are not those of the record: changed, or of another run."""
+    """Refuse predictions that were changed or belong to another run."""
     wrong = f"{run.folder}: {predictions_name(run.record)} is not that of {FILE}:"
     rows = int(run.record["protocol"]["rows_reported"])
     if found.task != run.record["task"] or list(found.classes) != run.record["classes"]:
@@ -165,7 +165,7 @@ def _check(run: Run, found: ReportedPredictions) -> None:
 
 
 def unlike(first: ReportedPredictions, other: ReportedPredictions) -> str:
-    """Why two runs' rows are not the same; empty where they are."""
+    """Reason why two runs cannot be paired; empty if they have the same rows."""
     if first.classes != other.classes:
         return "their classes differ"
     if not np.array_equal(first.ids, other.ids):
@@ -181,12 +181,12 @@ def unlike(first: ReportedPredictions, other: ReportedPredictions) -> str:
 
 
 def groups_of_runs(*runs: ReportedPredictions) -> np.ndarray | None:
-    """(n,) groups of runs that are alike: of the first that has some, as one run may have been made without."""
+    """(n,) groups of runs on the same rows: those of the first run that has groups."""
     return next((run.groups for run in runs if run.groups is not None), None)
 
 
 def _why_nothing(first: View, other: View) -> str:
-    """Why two runs on the same rows have no difference of a rule to test."""
+    """Reason why two runs on the same rows have no differences to test."""
     names = [{of.name for of in view.of_role("rule", "head")} for view in (first, other)]
     if names[0] & names[1]:
         return "have the same predictions by every rule that both have: there is nothing to test."
@@ -194,7 +194,7 @@ def _why_nothing(first: View, other: View) -> str:
 
 
 def by_predictor(comparison: Comparison) -> list[tuple[str, str, dict[str, Figure]]]:
-    """Run, predictor, and its difference to the first run in each metric."""
+    """(run, predictor, metric -> difference to the first run), in order."""
     found: dict[tuple[str, str], dict[str, Figure]] = {}
     for line in comparison.differences.to_dict("records"):
         of = Figure(*(float(line[name]) for name in Figure._fields))
@@ -261,5 +261,5 @@ def paired_differences(
 
 
 def _for_comparison(of: Predictor) -> Predictor:
-    """The predictor as a separate fitted rule, so that it is compared and joined with no other predictor."""
+    """The predictor as a fitted rule without condition, so that it is compared with the other run only."""
     return replace(of, role="rule", fits=True, condition=REAL, fitted=())

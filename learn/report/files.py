@@ -1,6 +1,6 @@
-"""The files of a run: record, figures, predictions, findings, LaTeX, model, and the page to read.
+"""The files of a run: record, tables, predictions, findings, LaTeX, model and the report page.
 
-Every file is written beside its final name and renamed; the same result gives the same bytes.
+Every file is written under a temporary name and renamed; the same result gives the same bytes.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ FILES = (
 
 
 def check_out(out: str | Path) -> None:
-    """Check before any work that results can be written to a folder; a note is printed if they replace a run.
+    """Check that results can be written to a folder, before any work; print a note if they replace a run.
 
     Raises
     ------
-    RunError : it cannot be written, or holds files of these names that no run of ours wrote.
+    RunError : the folder cannot be written, or has files of these names that ig3d did not write.
     """
     folder = Path(out)
     try:
@@ -63,13 +63,13 @@ def check_out(out: str | Path) -> None:
 
 
 def write_result(result: Result, out: str | Path, *, command: str = "") -> list[Path]:
-    """Write predictions, figures, tables, the page and, where there is one, the model into a folder.
+    """Write predictions, tables, findings, the report page and, if the result has one, the model into a folder.
 
     Parameters
     ----------
     result : Result
     out : folder
-    command : the command line as it was typed, for the record
+    command : the command line, for the record
 
     Returns
     -------
@@ -102,7 +102,7 @@ def write_result(result: Result, out: str | Path, *, command: str = "") -> list[
 
 
 def run_files(run: Run, result: ReportedPredictions) -> dict[str, str | bytes]:
-    """Name -> content of the files that a run is read from again; the record comes last, so that it ends them."""
+    """Name -> content of the files from which a run is read; the record is the last, so that it is written last."""
     record = run.record
     files: dict[str, str | bytes] = {name: table_csv(table) for name, table in run.tables.items()}
     files |= {PREDICTIONS: predictions_npz(result), "predictions.csv": predictions_csv(result)}
@@ -116,7 +116,8 @@ def write_report(runs: Sequence[Run], out: str | Path) -> list[Path]:
     Raises
     ------
     MissingExtra : matplotlib is not installed.
-    RunError : the folder cannot be written, or holds files of these names that are not ours; runs cannot be compared.
+    RunError : the folder cannot be written, or has files of these names that ig3d did not write; or runs cannot be
+        compared.
     """
     folder = Path(out)
     comparison = compare(runs) if len(runs) > 1 else None
@@ -140,7 +141,7 @@ def write_report(runs: Sequence[Run], out: str | Path) -> list[Path]:
 
 
 def write_texts(folder: Path, texts: Mapping[str, str | bytes]) -> list[Path]:
-    """Write files of a folder by renaming; their paths.
+    """Write files into a folder, each by renaming, and return their paths.
 
     Raises
     ------
@@ -158,7 +159,7 @@ def write_texts(folder: Path, texts: Mapping[str, str | bytes]) -> list[Path]:
 
 
 def figures_of_runs(runs: Sequence[Run]) -> pd.DataFrame:
-    """The figures of several runs in one table, with a first column ``run``."""
+    """The tables of several runs in one, with a first column ``run``."""
     tables = []
     for run in runs:
         table = run.figures.copy()
@@ -168,11 +169,11 @@ def figures_of_runs(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def predictions_csv(result: ReportedPredictions) -> str:
-    """Long table for people: ``id, predictor, condition, label, p_<class>..., truth``; maybe ``repeat`` and ``group``.
+    """Long table to read: ``id, predictor, condition, label, p_<class>..., truth``; maybe ``repeat`` and ``group``.
 
     ``label`` is the predicted class, ``truth`` that of the dataset; for valence and arousal ``valence, arousal,
-    valence_truth, arousal_truth``. Of several cross-fittings the first is written, of trainings each, with its number
-    as ``repeat``. Rows of one ``group`` belong together; one without a group stands for itself.
+    valence_truth, arousal_truth``. Of several cross-fittings only the first is written; of several trainings all are,
+    with their numbers as ``repeat``. ``group`` is the person or video, empty for a row without one.
     """
     classes = result.task == "classes"
     trained = any(of.trained for of in result.predictors)
@@ -212,10 +213,10 @@ def _text(values: np.ndarray) -> np.ndarray:
 
 
 def _probabilities(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(n, k) probabilities as text, the greatest that of the label: with more digits where nine make a tie."""
+    """(n, k) probabilities as text; with more digits where nine digits would tie the label with another class."""
     cells = np.char.mod(_DIGITS, values).reshape(values.shape).astype(object)
     tied = np.flatnonzero(cells.astype(float).argmax(axis=1) != labels)
-    # Log-probabilities may differ where these are one number.
+    # equal probabilities may have different log-probabilities
     values[tied, labels[tied]] = values[tied].max(axis=1) * (
         1 + 1e-11
     )  # more than reading and a logarithm lose

@@ -1,6 +1,6 @@
-r"""Tables for a paper: booktabs, the best of a column in bold, marks of significance, the plan in the caption.
+r"""Tables for a paper: booktabs, the best value of a column in bold, stars, the evaluation plan in the caption.
 
-What a run is called and what its classes are called comes from files, so every text is escaped.
+Names of runs and classes come from files, so every text is escaped.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _SPECIAL = {
 
 
 def escape(text: str) -> str:
-    """A text as LaTeX prints it, on one line; characters that pdfLaTeX has no glyph for become a question mark."""
+    """A text escaped for LaTeX, on one line; characters without a glyph in pdfLaTeX become a question mark."""
     parts = re.split("-(?=-)", re.sub(r"\s+", " ", text))  # of an option, not a dash
     plain = "-{}".join("".join(_SPECIAL.get(letter, letter) for letter in part) for part in parts)
     return "".join(letter if letter.isprintable() and ord(letter) < 0x250 else "?" for letter in plain)
@@ -60,8 +60,8 @@ def table_tex(run: Run, *, label: str = "", title: str = "") -> str:
     Parameters
     ----------
     run : Run
-    label : of the table behind ``tab:ig3d-``; by default the name of the run
-    title : put in front of the caption
+    label : label of the table, after ``tab:ig3d-``; by default the name of the run
+    title : start of the caption
     """
     view = View(run)
     columns = columns_of(view, LATEX)

@@ -48,7 +48,7 @@ _SHARES = {"both_right": "both", "only_first": "only1", "only_second": "only2", 
 
 
 def page_html(runs: Sequence[Run], comparison: Comparison | None = None) -> str:
-    """The page of some runs, with how they compare.
+    """The page of one or several runs, with their comparison.
 
     Raises
     ------
@@ -162,7 +162,7 @@ def _pair(view: View, first: str, second: str) -> dict[str, Any]:
 
 
 def _trainings(view: View) -> list[tuple[str, list[str]]]:
-    """The leading metric of every training, then the differences that answer."""
+    """The leading metric of every training, then its differences."""
     metric = view.leading[0]
     lines = []
     for of in view.entries:

@@ -1,8 +1,8 @@
 """Plots of a run: differences, reliability, gain per class, fitted weights.
 
 Every plot is about 400 points wide, so that it can be read on a phone. Colours are those of Okabe and Ito, which
-colour-blind readers can tell apart, and shapes differ as well. On the page they become variables of its style sheet, so
-that the same plot suits a light and a dark screen.
+colour-blind readers can distinguish, and shapes differ as well. On the page, colours become variables of its style
+sheet, so that a plot suits a light and a dark screen.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def check_plot(out: str | Path) -> None:
 def plot_result(result: Result, out: str | Path) -> None:
     """Draw the difference of each rule to the references over all reported rows, with 95 % intervals.
 
-    Controls have their own panels below, because permuted codes lose more than the real ones gain.
+    Controls have separate panels below, because permuted codes lose more than real codes gain.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def plot_result(result: Result, out: str | Path) -> None:
     ------
     UsageError : the name ends in something else.
     MissingExtra : matplotlib is not installed.
-    RunError : the file cannot be written, or there is nothing that rules are compared with.
+    RunError : the file cannot be written, or the run has no references.
     """
     check_plot(out)
     view = View(run_of(result))
@@ -129,7 +129,7 @@ def changes_svg(view: View, name: str) -> list[str]:
 
 
 def _changes_svg(view: View, name: str, lines: Sequence[tuple[str, str, str]], unit: str) -> str:
-    """Differences of one rule in some (text, metric, label)."""
+    """Differences of one rule to the references; a line for each (text, metric, label)."""
     with _drawing(5.6, _height(len(lines)) + 0.2) as (figure, (axis,)):
         for place, (_, metric, label) in enumerate(lines):
             changes = [view.figure(name, metric, label=label, versus=of) for of in view.references]
@@ -196,7 +196,11 @@ def weights_svg(view: View) -> str | None:
             axis.plot(
                 weights, [place] * len(weights), "o", color=FIRST, alpha=0.6, markersize=7, markeredgewidth=0
             )
-        _settle(axis, [text for text, _ in drawn], "weight of the 3D prediction, a point per fold model")
+        _settle(
+            axis,
+            [text for text, _ in drawn],
+            "weight of the 3D, a point per fold model (darker: several)",
+        )
         axis.set_xlim(-0.03, 1.03)
     return svg(figure)
 
@@ -226,7 +230,7 @@ def svg(figure: Any) -> str:
 
 
 def _compared(view: View, *, controls: bool) -> list[Entry]:
-    """Predictors of a panel: references, rules and heads; or, far from these, controls and the 3D alone."""
+    """Predictors of a panel: references, rules and heads; or controls and the 3D alone, whose scale differs."""
     first = view.references[0] if view.references else ""
     apart = [of for of in view.entries if of.role == "control" or of.name == "3d"]
     chosen = apart if controls else [of for of in view.entries if of not in apart]

@@ -29,7 +29,7 @@ from ..result import Result
 from ..versions import versions
 
 FORMAT = "ig3d-run"
-# Same in all but what writes the folder: what replaces a run of one kind must not replace one of the other.
+# A separate name, so that a late fusion does not replace the folder of an intermediate fusion.
 INTERMEDIATE = "ig3d-intermediate-run"
 FORMAT_VERSION = 4
 FILE, FINDINGS, PREDICTIONS = "record.json", "findings.json", "predictions.npz"
@@ -73,11 +73,11 @@ _LEFT_OUT = ("jobs", "model")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A folder that a run was written to, with its record and tables.
+    """The record and the tables of a run.
 
     Attributes
     ----------
-    name, folder : as it is called, and where it lies
+    name, folder : name in reports, and path
     record : dict of :func:`record_of`
     tables : ``figures.csv`` and, for classes, ``confusion.csv`` and ``reliability.csv``, by file name
     """
@@ -94,7 +94,7 @@ class Run:
 
 
 def run_of(result: Result, *, name: str = "run", folder: str | Path = ".", command: str = "") -> Run:
-    """A result as the run that it is written as."""
+    """Record and tables of a result, as they are written."""
     tables = tables_of(result)
     record = _record_of(result, command) | {"tables": {file: len(table) for file, table in tables.items()}}
     return Run(name, Path(folder), record, tables)
@@ -111,12 +111,12 @@ def tables_of(result: Result) -> dict[str, pd.DataFrame]:
 
 
 def record_of(result: Result, *, command: str = "") -> dict[str, Any]:
-    """All that ``record.json`` has: plan, choices, assumptions, diagnostics, versions and what was fitted.
+    """Content of ``record.json``: plan, options, assumptions, diagnostics, versions and fitted parameters.
 
     Parameters
     ----------
     result : Result
-    command : the command line as it was typed, where there was one
+    command : the command line, if the run was started from one
     """
     return run_of(result, command=command).record
 
@@ -154,8 +154,8 @@ def _record_of(result: Result, command: str) -> dict[str, Any]:
             "sentences": list(protocol.sentences),
             "fits": protocol.record(),
         },
-        "intervals": "95 %, paired bootstrap; BCa for figures, percentile for differences, expanded percentile for "
-        "both below 50 rows or groups; conditional on the trained networks"
+        "intervals": "95 %, paired bootstrap; BCa for metric values, percentile for differences, expanded percentile "
+        "for both below 50 rows or groups; with all fitted models held fixed"
         + ("; of the mean over seeds" if len(config.get("seeds", ())) > 1 else ""),
         "assumptions": list(result.notes),
         "diagnostics": list(result.diagnostics),
@@ -170,11 +170,11 @@ def _record_of(result: Result, command: str) -> dict[str, Any]:
 
 
 def _references(result: Result) -> list[str]:
-    """Names of what the others are compared with, the one first that differences are first measured against."""
+    """Names of the references, the first one of the effect size first."""
     figures = result.figures
     metric = metric_names(result.task)[0]
     versus = set(figures["versus"][(figures["metric"] == metric) & (figures["versus"] != "")])
-    # The 3D alone is no reference: its quality is no part of what it adds.
+    # the 3D alone is no reference of a fusion
     names = [
         of.name
         for of in result.predictors
@@ -197,17 +197,17 @@ def figures_name(record: dict[str, Any]) -> str:
 
 
 def table_name(name: str, record: dict[str, Any]) -> str:
-    """The file of a table, beside :func:`figures_name`."""
+    """File of a table, in the same folder."""
     return _beside(name, record)
 
 
 def predictions_name(record: dict[str, Any]) -> str:
-    """The file of the run's predictions, beside :func:`figures_name`."""
+    """File of the predictions, in the same folder."""
     return _beside(PREDICTIONS, record)
 
 
 def findings_name(record: dict[str, Any]) -> str:
-    """The file of the run's findings, beside :func:`figures_name`."""
+    """File of the findings, in the same folder."""
     return _beside(FINDINGS, record)
 
 
@@ -228,11 +228,11 @@ def json_text(record: dict[str, Any]) -> str:
 
 
 def read_runs(folders: Sequence[str | Path]) -> list[Run]:
-    """Several runs; folders of one name are called by their path as it was given, a folder given twice by a number.
+    """Read several runs; those with equal names are named by their paths, equal paths also by a number.
 
     Raises
     ------
-    RunError : one of them has no record of this version.
+    RunError : a folder has no record of this version.
     """
     runs = [read_run(folder) for folder in folders]
     names = [run.name for run in runs]
@@ -248,11 +248,11 @@ def read_runs(folders: Sequence[str | Path]) -> list[Run]:
 
 @contextmanager
 def sound_records(runs: Sequence[Run]) -> Iterator[None]:
-    """Errors of showing records that were changed since they were written, as one line.
+    """Turn errors caused by a record that was changed by hand into a message of one line.
 
     Raises
     ------
-    RunError : a value is not what :func:`record_of` writes.
+    RunError : a value is not one that :func:`record_of` writes.
     """
     try:
         yield
@@ -274,7 +274,7 @@ def read_run(folder: str | Path) -> Run:
 
     Raises
     ------
-    RunError : there is none, or it is not one of this version.
+    RunError : the folder has no record, or the record is damaged or of another version.
     """
     path = Path(folder) / FILE if Path(folder).is_dir() else Path(folder)
     try:
@@ -334,7 +334,7 @@ def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def _wrong_in(record: dict[str, Any]) -> Iterator[str]:
-    """First part of a record that :func:`record_of` does not write, as the end of a message; empty if there is none."""
+    """Errors in a record, as ends of messages; empty if it is one that :func:`record_of` writes."""
     if record["task"] not in ("classes", "va"):
         yield f"a task classes or va, got {record['task']!r}"
     for name, keys in _KEYS.items():
@@ -359,7 +359,7 @@ def _wrong_in(record: dict[str, Any]) -> Iterator[str]:
 
 
 def _wrong_figures(record: dict[str, Any], figures: pd.DataFrame) -> Iterator[str]:
-    """First error in the table of figures of a record; empty if there is none."""
+    """Errors in the table of figures of a record, as ends of messages."""
     known = {(of["name"], of["condition"]) for of in record["predictors"]}
     for columns in (["predictor", "condition"], ["versus", "versus_condition"]):
         pairs = set(figures[columns].itertuples(index=False, name=None)) - {("", "")}
@@ -370,7 +370,7 @@ def _wrong_figures(record: dict[str, Any], figures: pd.DataFrame) -> Iterator[st
         yield "two lines of one figure"
     own = whole[(whole["versus"] == "") & whole["metric"].isin(METRICS)]
     has = set(own[["predictor", "condition", "rows", "metric"]].itertuples(index=False, name=None))
-    # A metric that this version added is in no line of an earlier run.
+    # runs of earlier versions have no lines of metrics that were added later
     task, present = record["task"], set(own["metric"])
     needed = [metric for metric in metric_names(task) if metric in present or metric in LEADING[task]]
     for name, condition in known:
@@ -382,7 +382,7 @@ def _wrong_figures(record: dict[str, Any], figures: pd.DataFrame) -> Iterator[st
 
 
 def _plain(value: Any) -> Any:
-    """Plain values for JSON; None for what is no number."""
+    """Plain values for JSON; None for NaN and infinity."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Tables on the terminal as all of :mod:`ig3d.learn` prints them: never shortened to the width of the terminal."""
+"""Tables on the terminal, which are never shortened to its width."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.table import Table
 
 
 def new_table(title: str, *names: str) -> Table:
-    """A table whose first columns say what a line is of."""
+    """A table; ``names`` are the heads of its first columns, which name the lines."""
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for name in names:
         table.add_column(name, no_wrap=True)
@@ -19,15 +19,15 @@ def new_table(title: str, *names: str) -> Table:
 
 
 def print_lines(lines: Iterable[str], console: Console) -> None:
-    """Sentences as they are: no markup, no colours, wrapped by the terminal."""
+    """Print sentences without markup and colours; the terminal wraps them."""
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_tables(tables: Iterable[Table], lines: Iterable[str], console: Console) -> None:
-    """Tables below their titles, then notes on them."""
+    """Print tables below their titles, then notes."""
     for table in tables:
-        # Wider lines are left to the terminal to wrap: rich would cut off figures.
+        # the terminal wraps wider lines; rich would cut off numbers
         needed = Measurement.get(console, console.options.update(width=10_000), table).maximum
         table.width = needed if needed > console.width else None
         print_lines([f"\n{table.title}"], console)

@@ -1,4 +1,4 @@
-"""A run as its renderers look at it: figures by name, and facts that follow from the record."""
+"""Selections of a run for page, terminal and LaTeX: values by name, and facts that follow from the record."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from .format import ON_COVERED
 from .record import Run, seed_of
 from .render import lines_of
 
-# The metrics of papers, whose differences are shown; those of valence and arousal by what rules are fitted for.
 Key = tuple[str, str]
 
 
@@ -103,7 +102,7 @@ class View:
         return self._lines.get((name, condition, part, metric, label, *other))
 
     def repeats(self, key: Key | str, metric: str, versus: Key | str = ("", "")) -> list[float]:
-        """The figure of each cross-fitting or training on all rows; empty where there is one."""
+        """The value of each cross-fitting or training on all rows; empty if there is only one."""
         name, condition = (key, REAL) if isinstance(key, str) else key
         other = (versus, REAL) if isinstance(versus, str) and versus else versus or ("", "")
         of = self.run.figures
@@ -164,12 +163,12 @@ class View:
 
     @property
     def intermediate(self) -> bool:
-        """Whether the codes were joined to a network's features."""
+        """Whether the run is an intermediate fusion: codes with features of a network."""
         return bool(self.protocol["head_fitting"] == "intermediate")
 
     @property
     def has_2d(self) -> bool:
-        """Whether there is a 2D network that something is added to; else codes alone were measured."""
+        """Whether the run has a 2D network; otherwise codes alone were evaluated."""
         return self.entry("2d") is not None or self.intermediate
 
     @property
@@ -203,7 +202,7 @@ class View:
 
     @property
     def units(self) -> int:
-        """How many rows or groups are resampled and swapped."""
+        """Number of rows or groups, which are resampled and exchanged."""
         return int(self.protocol["groups_reported"] if self.grouped else self.protocol["rows_reported"])
 
     @property
@@ -218,7 +217,7 @@ class View:
 
     @property
     def trainings(self) -> int:
-        """How often each module of an intermediate fusion was trained; 1 for all else."""
+        """Number of trainings of each module of an intermediate fusion; otherwise 1."""
         return len(self.record["config"].get("seeds") or [0])
 
     @property
@@ -257,12 +256,12 @@ class View:
 
     @property
     def baseline(self) -> str | None:
-        """Predictor that it is shown against: the network given the same chances."""
+        """Predictor beside which the shown rule stands: the 2D network with the same fitting rows, if there is one."""
         names = (NULL_INPUT, "2d-recalibrated", "2d", "prior")
         return next((name for name in names if self.entry(name) is not None), None)
 
     def ranked(self, metric: str) -> list[str]:
-        """Rules and heads from the best figure to the worst, of those that predict every reported row."""
+        """Rules and heads that predict every reported row, the best first."""
         figures = {of.name: self.figure(of.key, metric) for of in self.of_role("rule", "head")}
         values = {
             name: of.value for name, of in figures.items() if of is not None and math.isfinite(of.value)
