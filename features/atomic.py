@@ -1,4 +1,4 @@
-"""Atomic writing of files (a temporary name, flushed to the disk, then renamed), and hashes of files."""
+"""Write files atomically (under a temporary name, flushed to disk, then renamed), and hash files."""
 
 from __future__ import annotations
 
@@ -26,14 +26,17 @@ _KINDS = (
 
 
 def temporary_name(path: Path) -> Path:
-    """A hidden neighbour of ``path`` to write to, another each time: on a shared folder process ids are no names."""
+    """A new random name of a hidden file in the folder of ``path``.
+
+    Process ids would not be unique in a folder that several machines share.
+    """
     return path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
 
 
 def check_output(path: Path) -> None:
-    """Refuse an output path at which something other than a regular file exists.
+    """Raise an error if an output path exists and is not a regular file.
 
-    A rename would replace a device node or a FIFO, and fails on a folder.
+    A rename would replace a device node or a FIFO, and would fail for a folder.
 
     Raises
     ------
@@ -41,7 +44,7 @@ def check_output(path: Path) -> None:
     """
     try:
         mode = path.stat().st_mode
-    except (OSError, ValueError):  # nothing there, or not reachable: writing reports it
+    except (OSError, ValueError):  # the path does not exist, or writing will raise the error
         return
     if not stat.S_ISREG(mode):
         kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "special file")
@@ -49,11 +52,11 @@ def check_output(path: Path) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Put names on the disk too: before, a rename may be lost with the power, and what was removed after it not be.
+    """Flush the names of files in a folder to disk, so that a rename is not lost if the power fails.
 
     Raises
     ------
-    OSError : the disk failed; not where the system or the file system cannot flush a folder.
+    OSError : the disk failed or is full. Systems that cannot flush a folder raise no error.
     """
     try:
         handle = os.open(folder, os.O_RDONLY)
@@ -68,11 +71,11 @@ def flush_folder(folder: Path) -> None:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary path to write to; when the block ends well its file is flushed to disk and renamed to ``path``.
+    """Context manager for a temporary path, whose file is flushed to disk and renamed to ``path`` at the end.
 
-    Folders that lack are made. When the block raises, what was there before is left as it was, and nothing else is.
-    A loss of power just afterwards may leave what was there before too: of many small files, each would wait for the
-    disk twice, and nothing is removed in their favour (:func:`flush_folder` is for stores).
+    Missing folders are created. If the block raises an error, the temporary file is removed and an existing file at
+    ``path`` is unchanged. If the power fails directly after the rename, the old file may remain, because the folder is
+    not flushed (:func:`flush_folder`), which would take too long for many small files.
 
     Raises
     ------
@@ -99,7 +102,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], *, compress: bool = False) -> None:
-    """Write an ``.npz``; unlike NumPy's own writer it leaves nothing open where the disk is full.
+    """Write arrays by name to an ``.npz`` file; unlike ``numpy.savez``, no file stays open if the disk is full.
 
     Raises
     ------
@@ -115,7 +118,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], *, compress: bool
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
+    """SHA-256 of the bytes of a file, as hexadecimal text."""
     import hashlib
 
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Choosing code blocks by name: single blocks, comma lists, and named sets."""
+"""Choose code blocks by name: single blocks, lists separated by commas, and named sets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ..errors import UsageError
 from .values import Block
 
-# Blocks of the position of the face, which is no feature of its expression; the paper leaves them out, too.
+# Blocks of the position of the face, which is not a feature of its expression; the paper does not use them either.
 NOT_FEATURES = frozenset({"camera"})
 
 # Pairs of blocks that are named sets of every store that has both.
@@ -17,19 +17,19 @@ Sets = Mapping[str, Sequence[str]]
 
 
 def choose_blocks(text: str, available: Iterable[str], declared: Sets | None = None) -> tuple[str, ...]:
-    """The blocks that ``text`` names, in the order it names them.
+    """Names of the blocks that ``text`` names, in its order.
 
     Parameters
     ----------
     text : str
-        Block names and named sets, joined by comma or plus: ``short``, ``full``, ``expression+jaw``, ``short,jaw``.
-    available : names of the store's blocks, in its order
+        Block names and named sets, separated by comma or plus: ``short``, ``full``, ``expression+jaw``, ``short,jaw``.
+    available : names of the blocks of the store, in its order
     declared : mapping of str to block names, optional
         Named sets of the regressor; see :func:`named_sets`.
 
     Raises
     ------
-    UsageError : a name that the store does not have.
+    UsageError : the store does not have a block of this name.
 
     Examples
     --------
@@ -57,18 +57,18 @@ def choose_blocks(text: str, available: Iterable[str], declared: Sets | None = N
 def choose_blocks_of(
     text: str, stores: Mapping[str, tuple[Sequence[str], Sets]]
 ) -> dict[str, tuple[str, ...]]:
-    """The blocks of several stores that ``text`` names; a store that it names nothing of has none.
+    """Name of each of several stores -> names of the blocks that ``text`` names; empty if it names none of a store.
 
     Parameters
     ----------
     text : str
-        As for :func:`choose_blocks`; ``smirk:short,emoca:expression+jaw`` names them of one store each, a name without
-        a store counts for every store that has it.
-    stores : name of the store -> its blocks in order, the named sets of its regressor
+        As for :func:`choose_blocks`. A prefix names a store, as in ``smirk:short,emoca:expression+jaw``. A block
+        without prefix is chosen from every store that has it.
+    stores : name of the store -> names of its blocks in order, and the named sets of its regressor
 
     Raises
     ------
-    UsageError : a name that no store has.
+    UsageError : no store has a block of this name.
 
     Examples
     --------
@@ -110,14 +110,15 @@ def named_sets(available: Sequence[str], declared: Sets | None = None) -> dict[s
 
     Parameters
     ----------
-    available : names of the store's blocks, in its order
+    available : names of the blocks of the store, in its order
     declared : mapping of str to block names, optional
-        Sets of the regressor's class, which the store records.
+        Sets of the class of the regressor, which are stored with the codes.
 
     Returns
     -------
-    ``full`` (all blocks but the camera, unless the regressor declares it), ``expression+pose`` and ``expression+jaw``
-    where the store has these blocks, and the declared sets
+    name of the set -> names of its blocks
+        ``full`` (all blocks except camera, unless the regressor declares this set), ``expression+pose`` and
+        ``expression+jaw`` if the store has these blocks, and the declared sets.
 
     Examples
     --------

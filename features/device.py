@@ -1,4 +1,4 @@
-"""Devices that a user names: ``auto``, ``cpu``, ``cuda``, ``cuda:1``. Imports torch when it is needed."""
+"""Resolve names of devices: ``auto``, ``cpu``, ``cuda``, ``cuda:1``. torch is imported only if needed."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that ``name`` asks for.
+    """The torch device of this name.
 
     Parameters
     ----------
     name : str
-        ``auto`` (a CUDA device when there is one, else the processor), ``cpu``, ``cuda`` or ``cuda:1``.
+        ``auto`` (the first CUDA device, or the CPU without one), ``cpu``, ``cuda`` or ``cuda:1``.
 
     Raises
     ------
-    UsageError : no such device, or it is not on this machine; never a silent fallback.
+    UsageError : the name is unknown, or this machine does not have the device.
 
     Examples
     --------
@@ -31,25 +31,25 @@ def choose_device(name: str) -> torch.device:
     """
     import torch
 
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
-        return torch.device("cuda", 0) if found else torch.device("cpu")
+        return torch.device("cuda", 0) if count else torch.device("cpu")
     kind, _, index = name.partition(":")
     if kind not in ("cpu", "cuda") or (index and not index.isdecimal()):
         raise UsageError(f"device: unknown device {name!r}; choose auto, cpu, cuda or cuda:0")
-    if kind == "cuda" and int(index or 0) >= found:
-        raise UsageError(f"device: {name} is not available (CUDA devices: {found}); use auto or cpu")
+    if kind == "cuda" and int(index or 0) >= count:
+        raise UsageError(f"device: {name} is not available (CUDA devices: {count}); use auto or cpu")
     return torch.device("cpu") if kind == "cpu" else torch.device("cuda", int(index or 0))
 
 
 def resolve_device(name: str) -> str:
-    """Concrete device for a device that a user names: ``cpu``, ``cuda:0``, ``cuda:1``.
+    """Name of the concrete device of a name: ``cpu``, ``cuda:0``, ``cuda:1``.
 
-    torch, which takes seconds to import, is only imported if there may be a GPU.
+    torch, whose import takes seconds, is imported only if there may be a GPU.
 
     Raises
     ------
-    UsageError : no such device, or it is not on this machine.
+    UsageError : the name is unknown, or this machine does not have the device.
     MissingExtra : a GPU needs torch.
 
     Examples

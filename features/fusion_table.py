@@ -1,6 +1,6 @@
-"""The joined table: one row per sample with its truth, its 2D prediction and its 3D codes or predictions.
+"""Fusion table: one row per sample with its truth, its 2D prediction and its 3D codes or predictions.
 
-:mod:`ig3d.features.join` makes it; it is all that ``learn`` sees.
+:func:`ig3d.features.join.load_table` makes it from files. It is the only data that ``learn`` uses.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .samples import Split
 
 @dataclass(frozen=True, slots=True)
 class BlockUse:
-    """A block of codes in a table: its name, width and basis (what a column means)."""
+    """A block of codes in a table: name, width, and basis (the meaning of its columns)."""
 
     name: str
     width: int
@@ -27,37 +27,39 @@ class BlockUse:
 
 @dataclass(frozen=True, slots=True)
 class FusionTable:
-    """n samples in the order of their ids; arrays are aligned, NaN stands where a row has none.
+    """n samples in the order of their ids; arrays are aligned, and missing values are NaN.
 
     Attributes
     ----------
     task : ``classes`` or ``va``
     classes : tuple of str
-        Canonical names that ``labels`` and the columns of the predictions follow; empty for valence-arousal.
-    id, group : (n,) str
-        Unique and sorted; person or video, empty where unknown.
+        Canonical names of the classes, in the order of ``labels`` and of the columns of the predictions; empty for
+        valence-arousal.
+    id : (n,) str, unique and sorted
+    group : (n,) str
+        Person or video; empty if unknown.
     split : (n,) int8 codes of :class:`~ig3d.features.samples.Split`
-    labels : (n,) int16, -1 where there is none
-    targets : (n, 2) float64 valence and arousal in [-1, 1], NaN where there is none
+    labels : (n,) int16, -1 if missing
+    targets : (n, 2) float64 valence and arousal in [-1, 1], NaN if missing
     two_d : (n, k) float64
-        Classes: logits, or logarithms of probabilities (a softmax gives the probabilities). Otherwise values.
+        2D predictions. Classes: logits, or logarithms of probabilities. Valence-arousal: values.
     codes : (n, d) float32 or None
     code_columns : d names such as ``code:expression:0``
     blocks : the blocks of ``codes``, in order
     three_d : (n, k) float64 or None
-        Ready 3D predictions, in the form of ``two_d``.
+        3D predictions from a file, as ``two_d``. A table has either these or ``codes``.
     notes : tuple of str
-        What was assumed when the table was made, for the user.
-    sources : name of the input -> what it was
-    others : name of a further 2D predictor -> (n, k) float64
-        In the form of ``two_d``; NaN where its file has no such row.
+        Assumptions and warnings about the files.
+    sources : name of an input -> its file or store
+    others : name of a further 2D network -> (n, k) float64
+        Its predictions, as ``two_d``.
     quality : (n, q) float64 or None
-        What a gate may go by besides the predictions (:func:`~.quality.face_quality`); NaN where it is not known.
+        Quality of the faces, for the rule ``gate`` (:func:`~.quality.face_quality`); NaN if unknown.
     quality_columns : q names such as ``quality:yaw``
     two_d_out_of_fold : bool
-        The file of ``two_d`` states that its predictions of the train split were made out of fold.
+        Whether the file of ``two_d`` states that its predictions of the train split are out of fold.
     two_d_network : str
-        Name and weights of the network of ``two_d``; empty where its file does not say.
+        Name and weights of the network of ``two_d``; empty if the file does not name them.
     """
 
     task: str
@@ -100,14 +102,14 @@ class FusionTable:
             if np.shape(values) != (n, k):
                 raise PredictionsError(f"table: {name} has shape {np.shape(values)}; it must be {(n, k)}")
         if (self.codes is None) == (self.three_d is None):
-            raise PredictionsError("table: give either codes or ready 3D predictions, not both or neither")
+            raise PredictionsError("table: give either codes or 3D predictions, not both or neither")
         if sum(block.width for block in self.blocks) != len(self.code_columns):
             raise PredictionsError(
                 "table: the widths of the blocks do not add up to the number of code columns"
             )
         order = np.argsort(self.id, kind="stable")
         if not np.array_equal(order, np.arange(n)):
-            # One order for any order of the files: every fold and every draw depends on it.
+            # Folds and bootstrap samples depend on the order of the rows, so that it must not be that of the files.
             for name in ("id", *shapes):
                 object.__setattr__(self, name, getattr(self, name)[order])
             object.__setattr__(self, "others", {name: other[order] for name, other in self.others.items()})
@@ -122,7 +124,7 @@ class FusionTable:
 
     @property
     def truth(self) -> np.ndarray:
-        """Labels (n,) or targets (n, 2), as the task has it."""
+        """Labels (n,), or targets (n, 2) for the task ``va``."""
         return self.targets if self.task == "va" else self.labels
 
     @property
@@ -132,29 +134,29 @@ class FusionTable:
 
     @property
     def has_2d(self) -> np.ndarray:
-        """(n,) bool: rows that the 2D file holds."""
+        """(n,) bool: rows with a 2D prediction."""
         return np.asarray(np.isfinite(self.two_d).all(axis=1))
 
     @property
     def covered(self) -> np.ndarray:
-        """(n,) bool: rows with codes, or with a ready 3D prediction."""
+        """(n,) bool: rows with codes, or with a 3D prediction from a file."""
         values = self.codes if self.three_d is None else self.three_d
-        return np.asarray(np.isfinite(values).all(axis=1))  # type: ignore[arg-type]  # one of them is there
+        return np.asarray(np.isfinite(values).all(axis=1))  # type: ignore[arg-type]  # one of them is an array
 
     @property
     def grouped(self) -> bool:
-        """Whether the samples say which of them belong together."""
+        """Whether a sample has a group."""
         return bool((self.group != "").any())
 
     @property
     def group_codes(self) -> np.ndarray:
         """(n,) int64: one number per group; a row without a group is a separate group."""
-        # The prefixes keep a group named like a sample's id apart from that sample.
+        # The prefixes distinguish a group from a sample whose id is equal to the name of the group.
         keys = np.where(self.group != "", np.char.add("g:", self.group), np.char.add("i:", self.id))
         return np.unique(keys, return_inverse=True)[1].reshape(-1)
 
     def take(self, rows: np.ndarray) -> FusionTable:
-        """The table of some rows: a mask or indices."""
+        """The table reduced to these rows (mask or indices)."""
         names = ("id", "group", "split", "labels", "targets", "two_d", "codes", "three_d", "quality")
         return replace(
             self,
@@ -168,5 +170,5 @@ class FusionTable:
 
 
 def digest_of(ids: np.ndarray) -> str:
-    """SHA-256 of the sorted ids, as hexadecimal: equal where two fits had the same rows."""
+    """SHA-256 of the sorted ids, as hexadecimal text; equal for equal sets of rows."""
     return hashlib.sha256("\n".join(sorted(ids.tolist())).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Groups of samples: persons or videos whose rows never stand on both sides of a fold.
+"""Groups of samples: persons or videos, whose rows are in one fold.
 
 They come from the dataset, a manifest, a table of labels, or a regular expression over ids (``--groups``).
 """
@@ -15,12 +15,12 @@ import regex
 from ..errors import UsageError, listed, plural, shorten
 from .fusion_table import FusionTable
 
-_SECONDS = 10.0  # for a pattern over all ids; a sound one takes microseconds for each
-_LARGEST = 3  # groups that are named
-# So few beginnings of ids are no names of persons: they are classes or splits. More where there are no labels.
+_SECONDS = 10.0  # limit for a pattern on all ids; usual patterns take microseconds per id
+_LARGEST = 3  # number of groups that a note names
+# With fewer distinct names, parts of ids are classes or splits rather than persons; without labels, more are needed.
 _FEW, _FEW_UNLABELLED = 4, 20
-# Ids that look like several images of one person or video, most telling first: what is before the last number, after a
-# separator or not; the folder.
+# Parts of ids that may name a person or video, the likeliest first: the text before the last number, with or without a
+# separator; the folder.
 _PATTERNS = (r"([^/]*[^/_. -])[_. -]+\d+$", r"([^/]*[^/\d_. -])\d+$", r"([^/]+)/[^/]*$")
 
 
@@ -29,8 +29,8 @@ def groups_of(ids: np.ndarray, pattern: str) -> np.ndarray:
 
     Raises
     ------
-    UsageError : the pattern is no regular expression with a group, takes too long (nested repeats), or does not match
-        every id.
+    UsageError : the pattern is not a regular expression with a group, takes too long (nested repeats), or does not
+        match every id.
     """
     try:
         matches = _search_all(pattern, ids.tolist())
@@ -40,7 +40,9 @@ def groups_of(ids: np.ndarray, pattern: str) -> np.ndarray:
             "repeats within repeats, such as (a+)+"
         ) from None
     except (regex.error, ValueError, RecursionError, OverflowError, MemoryError) as exc:
-        raise UsageError(f"groups: {shorten(pattern)!r} is no regular expression: {exc}; correct it") from exc
+        raise UsageError(
+            f"groups: {shorten(pattern)!r} is not a regular expression: {exc}; correct it"
+        ) from exc
     without = [name for name, match in zip(ids.tolist(), matches, strict=True) if match is None]
     if without:
         raise UsageError(
@@ -51,11 +53,11 @@ def groups_of(ids: np.ndarray, pattern: str) -> np.ndarray:
 
 
 def _search_all(pattern: str, ids: list[str]) -> list[regex.Match[str] | None]:
-    """The match in each id.
+    """Match of the pattern in each id, or None.
 
     Raises
     ------
-    TimeoutError : all of them together take more than ``_SECONDS``.
+    TimeoutError : the search takes more than ``_SECONDS``.
     """
     expression = regex.compile(pattern)
     if expression.groups < 1:
@@ -68,7 +70,7 @@ def _search_all(pattern: str, ids: list[str]) -> list[regex.Match[str] | None]:
 
 
 def regrouped(table: FusionTable, pattern: str | None) -> FusionTable:
-    """The table with groups by a pattern, and with a note on its groups or on ids that look like groups."""
+    """The table with groups by a pattern (None: unchanged groups), and with the note of :func:`note_on_groups`."""
     notes = table.notes
     if pattern is not None:
         if table.grouped:
@@ -79,32 +81,32 @@ def regrouped(table: FusionTable, pattern: str | None) -> FusionTable:
 
 
 def note_on_groups(ids: np.ndarray, group: np.ndarray, labels: np.ndarray) -> tuple[str, ...]:
-    """The largest groups; where there are none, a hint if ids look like several images of one person or video.
+    """Note on the largest groups; without groups, a warning if ids look like several images of one person or video.
 
     Parameters
     ----------
-    ids, group : (n,) str, group empty where there is none
-    labels : (n,) int, -1 where there is none
+    ids, group : (n,) str, group empty if missing
+    labels : (n,) int, -1 if missing
     """
-    known = group[group != ""]
-    if len(known):
-        return (f"Groups (persons, videos): {_in_words(known)}, of {plural(len(known), 'row')}.",)
+    named = group[group != ""]
+    if len(named):
+        return (f"Groups (persons, videos): {_count_and_largest(named)}, of {plural(len(named), 'row')}.",)
     for pattern in _PATTERNS:
         matches = [re.search(pattern, name) for name in ids.tolist()]
         names = np.array([match[1] for match in matches if match], dtype=str)
-        if len(names) < len(ids) or not _like_groups(names, labels):
+        if len(names) < len(ids) or not _may_be_groups(names, labels):
             continue
         return (
             "WARNING no groups are given, but ids look like several images of one person or video: "
-            f"{_in_words(names)}. If they are, give --groups '{pattern}': otherwise rows of one person are both fitted "
-            "and reported, and figures "
-            "and intervals are too good. (A column group in a manifest or in --labels does the same.)",
+            f"{_count_and_largest(names)}. If they are, give --groups '{pattern}': otherwise rows of one person are "
+            "both fitted and reported, and results are too optimistic. (A column group in a manifest or in --labels "
+            "does the same.)",
         )
     return ()
 
 
-def _like_groups(names: np.ndarray, labels: np.ndarray) -> bool:
-    """Whether beginnings of ids are likely persons: several rows for most, and no names of classes or splits."""
+def _may_be_groups(names: np.ndarray, labels: np.ndarray) -> bool:
+    """Whether parts of ids (n,) may name persons: most rows share their name with others, and names are not classes."""
     _, where, counts = np.unique(names, return_inverse=True, return_counts=True)
     if len(counts) < _FEW or (counts[where] > 1).mean() < 0.5:
         return False
@@ -112,14 +114,14 @@ def _like_groups(names: np.ndarray, labels: np.ndarray) -> bool:
     if not labelled.any():
         return len(counts) >= _FEW_UNLABELLED
     pairs = np.unique(np.stack([where.reshape(-1)[labelled], labels[labelled]]), axis=1)
-    # Folders and prefixes that hold one class each, of a few splits: names of classes.
-    pure = pairs.shape[1] == len(np.unique(pairs[0]))
-    return not (pure and len(counts) <= 4 * len(np.unique(labels[labelled])))
+    # Names with one class each, and only a few per class, are those of classes (in several splits).
+    one_class_each = pairs.shape[1] == len(np.unique(pairs[0]))
+    return not (one_class_each and len(counts) <= 4 * len(np.unique(labels[labelled])))
 
 
-def _in_words(names: np.ndarray) -> str:
-    """``57, the largest George_W_Bush (530 rows), Colin_Powell (236), Tony_Blair (144)``."""
+def _count_and_largest(names: np.ndarray) -> str:
+    """Number of groups and the largest: ``57, the largest George_W_Bush with 530, Colin_Powell with 236``."""
     values, counts = np.unique(names, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:_LARGEST]
-    shown = ", ".join(f"{shorten(str(values[at]), 40)} with {counts[at]}" for at in order)
+    shown = ", ".join(f"{shorten(str(values[index]), 40)} with {counts[index]}" for index in order)
     return f"{len(values)}, the largest {shown}"

@@ -1,4 +1,4 @@
-"""Which files a fusion table is made of, as the user named them; :func:`~.join.load_table` reads and joins them."""
+"""Paths and options of the files of a fusion table; :func:`~.join.load_table` reads and joins the files."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ Paths = OnePath | Sequence[OnePath] | None
 
 @dataclass(frozen=True, slots=True, init=False)
 class Inputs:
-    """The files of a fusion run, and the user's options for them.
+    """The files of a fusion run, and their options.
 
     Attributes
     ----------
     two_d : path or paths of 2D predictions
-        The first is the network that the 3D is fused with, the others are its controls.
+        The first is fused with the 3D; further 2D networks are controls.
     stores : path or paths of stores
-        Several of the same samples are joined by id; of other samples: trained on the first, reported on the last.
-    three_d : path of ready 3D predictions, instead of stores
-    labels : path of a table of truth by id
-        Needed where there is no store; replaces the labels of one.
+        Stores of the same samples are joined by id. With stores of different samples, models are trained on all but the
+        last, which is reported.
+    three_d : path of 3D predictions, instead of stores
+    labels : path of a table of labels by id
+        Needed without a store; replaces the labels of a store.
     ids : path or paths
-        Ids of the rows of 2D predictions that come without, one file for each of ``two_d``.
+        Ids of the rows of 2D predictions that have none, one file for each file of ``two_d``.
     classes : text or texts
-        What the 2D columns are: a preset or names by comma, one for all files or one for each.
-    task : ``classes``, ``va``, or None for what is there
+        Classes of the 2D columns: a preset, or names separated by commas; one text for all files, or one for each.
+    task : ``classes`` or ``va``; None is the task of the files
 
     Raises
     ------
-    UsageError : no 2D file; neither or both of stores and ready predictions; no labels.
+    UsageError : there is no 2D file, neither or both of stores and 3D predictions, or no labels.
     """
 
     two_d: tuple[Path, ...]
@@ -81,28 +82,28 @@ class Inputs:
                 "inputs: no 3D data; give --3d-store STORE, or --3d-logits FILE with --labels TABLE"
             )
         files = len(self.two_d)
-        for option, given, allowed in (
+        for option, count, allowed in (
             ("--2d-ids", len(self.ids), {0, files}),
             ("--2d-classes", len(self.classes), {0, 1, files}),
         ):
-            if given not in allowed:
-                counts = " or ".join(str(count) for count in sorted(allowed))
+            if count not in allowed:
+                counts = " or ".join(str(number) for number in sorted(allowed))
                 raise UsageError(
-                    f"inputs: {option} is given {given} times for {plural(files, '2D file')}; give it {counts} times"
+                    f"inputs: {option} is given {count} times for {plural(files, '2D file')}; give it {counts} times"
                 )
 
     def ids_of(self, file: int) -> Path | None:
-        """The file of ids of one of the 2D files, by its place."""
+        """File of ids of a 2D file, by the index of the 2D file; None without one."""
         return self.ids[file] if self.ids else None
 
     def classes_of(self, file: int) -> str | None:
-        """Names of the columns of one of the 2D files, as the user gave them."""
+        """Classes of a 2D file, by its index, as text; None without them."""
         if not self.classes:
             return None
         return self.classes[file if len(self.classes) > 1 else 0]
 
 
-def _paths(given: Paths) -> tuple[Path, ...]:
-    if isinstance(given, str | PathLike):
-        return (Path(given),)
-    return tuple(Path(path) for path in given or ())
+def _paths(paths: Paths) -> tuple[Path, ...]:
+    if isinstance(paths, str | PathLike):
+        return (Path(paths),)
+    return tuple(Path(path) for path in paths or ())

@@ -1,6 +1,6 @@
-"""Features of a 2D network as ``ig3d logits --features`` writes them, by id and with the name of what made them.
+"""Read features of a 2D network from a file of ``ig3d logits --features``, and describe the network.
 
-Reading only, numpy only; docs/networks.md lists the keys of the file.
+Needs only NumPy. docs/networks.md lists the keys of the file.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from .array_files import read_array_file
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """n rows of features.
+    """Features of a 2D network for n rows.
 
     Attributes
     ----------
     ids : (n,) str
     values : (n, d) float32, or (n, c, h, w) float16 maps
     network : str
-        Names the network, the layer and the input by content: features mean the same where it is equal.
+        Network, layer and input, with a hash of their content; equal for comparable features.
     source : str
         The file, for messages.
 
     Raises
     ------
-    PredictionsError : another shape, ids missing or twice, numbers that are not finite.
+    PredictionsError : wrong shape, missing or duplicate ids, or values that are not finite.
     """
 
     ids: np.ndarray
@@ -71,16 +71,16 @@ class Features:
 
     @property
     def maps(self) -> bool:
-        """Whether these are maps, not yet averaged over their positions."""
+        """Whether these are feature maps, which are not averaged over positions."""
         return self.values.ndim == 4
 
     def rows_of(self, ids: np.ndarray) -> np.ndarray:
-        """(n,) int64 row of each of ``ids``, -1 where there is none."""
+        """(m,) int64 row of each of ``ids`` (m,), -1 for an id without features."""
         return find_rows(ids, self.ids)[0]
 
 
 def made_by_of(path: str | Path) -> dict[str, Any]:
-    """Record of the network that made an ``.npz`` of ``ig3d logits``; empty for any other file."""
+    """Record of the network of an ``.npz`` of ``ig3d logits``; empty for any other file."""
     try:
         with Path(path).open("rb") as handle, np.load(handle, allow_pickle=False) as loaded:
             return dict(json.loads(str(loaded["made_by"])))
@@ -89,20 +89,20 @@ def made_by_of(path: str | Path) -> dict[str, Any]:
 
 
 def network_of(path: str | Path) -> str:
-    """Description of the network, its input and its crop from a file of predictions; empty where it has none."""
+    """Description of the network, its input and its crop from a file of predictions; empty if it has no record."""
     return describe_network(made_by_of(path))
 
 
 def describe_network(made_by: Mapping[str, Any]) -> str:
-    """One line from a ``made_by`` record; :func:`network_differences` compares two of them.
+    """Description of a network from a ``made_by`` record, for :func:`network_differences`.
 
     >>> describe_network({"network": "net.pt", "sha256": "ab" * 32, "input": {"size": 64}, "crop": "whole"})
     'net.pt abababababab; size 64; crop whole'
     """
     if not {"network", "sha256"} <= set(made_by):
         return ""
-    given = made_by.get("input")
-    parts = dict(given) if isinstance(given, Mapping) else {}
+    view = made_by.get("input")
+    parts = dict(view) if isinstance(view, Mapping) else {}
     parts |= {key: made_by[key] for key in ("crop", "crop_scale") if key in made_by}
     return "; ".join([f"{made_by['network']} {str(made_by['sha256'])[:12]}", *map(_part, parts.items())])
 
@@ -110,12 +110,12 @@ def describe_network(made_by: Mapping[str, Any]) -> str:
 def _part(item: tuple[str, Any]) -> str:
     name, value = item
     values = value if isinstance(value, list | tuple) else [value]
-    shown = (f"{one:g}" if isinstance(one, int | float) else str(one).replace(";", ",") for one in values)
-    return f"{name} {' '.join(shown)}"
+    texts = (f"{v:g}" if isinstance(v, int | float) else str(v).replace(";", ",") for v in values)
+    return f"{name} {' '.join(texts)}"
 
 
 def network_differences(first: str, second: str) -> list[str]:
-    """Differences between two descriptions, in what both of them record.
+    """Differences between two descriptions, in the parts that both of them have.
 
     >>> network_differences("net.pt ab; size 64; crop whole", "net.pt ab; size 96; crop whole; crop_scale 1")
     ['size 64, now size 96']
@@ -133,7 +133,7 @@ def load_features(path: str | Path) -> Features:
 
     Raises
     ------
-    PredictionsError : missing, damaged, without features, or with Python objects inside.
+    PredictionsError : the file is missing or damaged, has no features, or contains Python objects.
     """
     source = Path(path)
     if not source.is_file():

@@ -1,4 +1,4 @@
-"""Smoothing over time within a video: of 2D predictions, as a control, and of exported codes."""
+"""Smoothing over time within a video, for 2D predictions (as a control) and for exported codes."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def smooth(values: np.ndarray, seconds: np.ndarray, video: np.ndarray, width: fl
     Parameters
     ----------
     values : (n, k)
-        Rows with a NaN are not used, and stay as they are.
+        Rows with NaN are not used and not changed.
     seconds : (n,)
-        Times of the rows; rows without a time (NaN) stay as they are.
+        Times of the rows; rows without a time (NaN) are not used and not changed.
     video : (n,)
         Video of each row; rows of different videos do not mix.
     width : float
@@ -40,7 +40,7 @@ def smooth(values: np.ndarray, seconds: np.ndarray, video: np.ndarray, width: fl
 
     Raises
     ------
-    UsageError : the width is no positive number.
+    UsageError : the width is not a positive number.
 
     Examples
     --------
@@ -50,19 +50,19 @@ def smooth(values: np.ndarray, seconds: np.ndarray, video: np.ndarray, width: fl
     if not 0 < width < np.inf:
         raise UsageError(f"the smoothing width is {width:g} s; it must be a number above 0")
     result = np.array(values, np.float64)
-    known = np.flatnonzero(np.isfinite(result).all(axis=1) & np.isfinite(seconds))
-    if not len(known):
+    usable = np.flatnonzero(np.isfinite(result).all(axis=1) & np.isfinite(seconds))
+    if not len(usable):
         return result
     _, codes = np.unique(video, return_inverse=True)
-    order = known[np.lexsort((seconds[known], codes.reshape(-1)[known]))]
+    order = usable[np.lexsort((seconds[usable], codes.reshape(-1)[usable]))]
     time, code, ordered = seconds[order], codes.reshape(-1)[order], result[order]
     total, weights = ordered.copy(), np.ones(len(order))
     for shift in range(1, len(order)):
-        apart = time[shift:] - time[:-shift]
-        near = (code[shift:] == code[:-shift]) & (apart <= _REACH * width)
+        distance = time[shift:] - time[:-shift]
+        near = (code[shift:] == code[:-shift]) & (distance <= _REACH * width)
         if not near.any():
             break
-        weight = np.where(near, np.exp(-0.5 * (apart / width) ** 2), 0)
+        weight = np.where(near, np.exp(-0.5 * (distance / width) ** 2), 0)
         total[shift:] += weight[:, None] * ordered[:-shift]
         total[:-shift] += weight[:, None] * ordered[shift:]
         weights[shift:] += weight
@@ -86,8 +86,8 @@ def frames_of(samples: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 def smooth_predictions(file: str | Path, store: str | Path, width: float) -> Predictions:
     """Predictions of a 2D network, smoothed over time within each video of a store.
 
-    Logits, probabilities, or valence and arousal are averaged as they are. The result is a control for fusion: a 2D
-    network that is smooth over time, without codes.
+    Logits, probabilities, or valence and arousal are averaged. The result is a control for fusion: a 2D network that is
+    smooth over time, without codes.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def smooth_predictions(file: str | Path, store: str | Path, width: float) -> Pre
     Raises
     ------
     PredictionsError : the predictions have no ids, or cannot be aligned with the store.
-    UsageError : the store has no videos, or the width is no positive number.
+    UsageError : the store has no videos, or the width is not a positive number.
     """
     predictions = load_predictions(file)
     with CodeStore(store) as opened:
@@ -116,12 +116,12 @@ def smooth_predictions(file: str | Path, store: str | Path, width: float) -> Pre
     )
     if aligned is None:
         raise PredictionsError(f"{file}: has no ids to match its rows to {store}; save it with ids")
-    rows = aligned[0]
-    here = rows >= 0
+    rows, _ = aligned
+    matched = rows >= 0
     values = predictions.values.copy()
-    values[here] = smooth(values[here], seconds[rows[here]], video[rows[here]], width)
+    values[matched] = smooth(values[matched], seconds[rows[matched]], video[rows[matched]], width)
     return replace(
         predictions,
         values=values,
-        ids=samples["id"].to_numpy(dtype="U")[rows] if here.all() else predictions.ids,
+        ids=samples["id"].to_numpy(dtype="U")[rows] if matched.all() else predictions.ids,
     )

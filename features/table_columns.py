@@ -1,4 +1,4 @@
-"""Columns of tables by their usual names, and their cells as ids, labels, splits, numbers and classes."""
+"""Find columns of tables by their usual names, and convert cells to ids, labels, splits, numbers and classes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     # A table, or arrays by name.
     Columns: TypeAlias = Mapping[str, np.ndarray] | pd.DataFrame
 
-# Usual names of columns and arrays. Case, blanks, hyphens and underscores make no difference (:func:`plain`); the
-# first that a table has is taken.
+# Usual names of columns and arrays, compared by :func:`plain`. The first name that a table has is used.
 ID_NAMES = (
     "id", "sample id", "sample", "image id", "file id", "path", "image path", "img path", "file path", "file",
     "filename", "image", "image name", "img", "img name", "image file", "img file", "fname", "name", "input", "key",
@@ -47,10 +46,10 @@ GROUP_NAMES = (
 )  # fmt: skip
 VALENCE_NAMES = ("valence", "valence_pred", "val_pred", "pred_valence", "val")
 AROUSAL_NAMES = ("arousal", "arousal_pred", "aro_pred", "pred_arousal", "aro")
-# An index column: a counter does not identify a sample.
+# Names of index columns, whose numbers do not identify samples.
 INDEX_NAMES = ("", "index", "row", "idx", "no", "nr", "level 0", "number", "row id")
 
-# Names of splits, in lower case, and words that may stand beside them: test_set, images_train.
+# Names of splits in lower case.
 _SPLIT_NAMES = {
     "train": Split.train, "training": Split.train, "trn": Split.train, "trainval": Split.train,
     "val": Split.val, "valid": Split.val, "validation": Split.val, "validate": Split.val, "dev": Split.val,
@@ -58,7 +57,8 @@ _SPLIT_NAMES = {
     "test": Split.test, "testing": Split.test, "tst": Split.test, "eval": Split.test, "evaluation": Split.test,
     "privatetest": Split.test, "holdout": Split.test,
 }  # fmt: skip
-# Atomic groups: "dataset" could also be read as "data" and "set", and a long name of them in exponentially many ways.
+# Words that may occur with the name of a split: test_set, images_train. The groups are atomic, (?>...), because
+# "dataset" could otherwise also be matched as "data" and "set", and long names in exponentially many ways.
 _WITH_A_SPLIT = (
     "(?>sets?|splits?|datasets?|data|images?|imgs?|faces?|aligned|cropped|crops?|part|folder|samples?|subset)"
 )
@@ -67,14 +67,14 @@ _SPLIT_NAME = re.compile(
     rf"(?>(?:[\W_]*+{_WITH_A_SPLIT})*)"
 )
 _EMPTY = ("", "none", "nan", "null", "n/a", "na")
-# Text columns with fewer distinct values (as a share of the rows) are labels or splits, no ids.
+# Text columns with fewer distinct values, as a share of the rows, are labels or splits and not ids.
 _DISTINCT = 0.5
 _PREFIX = re.compile(r"^(p|prob|probability|logit|logits|score|class)[_:. ]+", re.IGNORECASE)
-_COPY = re.compile(r"(.+)\.\d+")  # how pandas renames the second of two equal columns
+_COPY = re.compile(r"(.+)\.\d+")  # pandas adds a number to the name of the second of two equal columns
 
 
 def plain(name: str) -> str:
-    """A column name without case, blanks and marks.
+    """A column name in lower case, without blanks and punctuation.
 
     >>> plain("Image Name"), plain("img_path"), plain(" filePath")
     ('imagename', 'imgpath', 'filepath')
@@ -83,7 +83,7 @@ def plain(name: str) -> str:
 
 
 def split_named(name: str) -> Split | None:
-    """The split that a folder or a table cell names, None where it names none.
+    """The split named by a folder or a cell; None if it does not name a split.
 
     >>> split_named("Testing"), split_named("train_set"), split_named("happy")
     (<Split.test: 2>, <Split.train: 0>, None)
@@ -93,7 +93,7 @@ def split_named(name: str) -> Split | None:
 
 
 def split_of(cell: str) -> Split | None:
-    """The split that a cell names; ``Split.none`` where it is empty, None where it is no split.
+    """The split named by a cell; ``Split.none`` for an empty cell, None for another text.
 
     >>> split_of("PublicTest"), split_of(" Train "), split_of("")
     (<Split.val: 1>, <Split.train: 0>, <Split.none: -1>)
@@ -102,7 +102,7 @@ def split_of(cell: str) -> Split | None:
 
 
 def find_column(names: Iterable[str], wanted: Sequence[str]) -> str | None:
-    """The first of the ``wanted`` names that a table has, in its own spelling."""
+    """The first of the ``wanted`` names that is among ``names``, in the spelling of ``names``; None without one."""
     by_plain: dict[str, str] = {}
     for name in names:
         by_plain.setdefault(plain(name), name)
@@ -115,7 +115,7 @@ def is_index(name: str) -> bool:
 
 
 def list_columns(names: Sequence[str]) -> str:
-    """The columns of a table in words, with a hint where the header looks like a row or has another separator.
+    """The names of columns for a message, with a hint if the header looks like a row or has another separator.
 
     >>> list_columns(["id", "label"]), list_columns(["id;label"])
     ('id, label', 'id;label (separated by semicolons; save it with commas)')
@@ -158,7 +158,7 @@ def is_empty(cell: str) -> bool:
 
 
 def label_text(cell: str) -> str:
-    """A label without a needless decimal point: ``3.0`` is ``3``.
+    """A label, without the decimal point of a whole number.
 
     >>> label_text("3.0"), label_text("happy"), label_text("-1.0")
     ('3', 'happy', '-1')
@@ -168,20 +168,21 @@ def label_text(cell: str) -> str:
 
 
 def as_numbers(cells: ArrayLike) -> np.ndarray:
-    """A column as (n,) float64, NaN where a cell is no number."""
+    """A column as (n,) float64, NaN for cells that are not numbers."""
     column = np.asarray(cells)
     return column.astype(np.float64) if column.dtype.kind in "fiub" else to_numbers(column)
 
 
 def id_column(names: Iterable[str]) -> str | None:
-    """Name of the column that holds the ids by its name; an index without a name is none."""
+    """The column with a usual name of ids; None without one. Index columns do not count."""
     return find_column(names, ID_NAMES)
 
 
 def id_candidates(columns: Columns) -> dict[str, np.ndarray]:
-    """Columns or arrays that may hold the ids, as text: those with a usual name, then other text, distinct ones first.
+    """Columns or arrays that may contain the ids, as text: first those with a usual name, then other columns of text.
 
-    Numbers without such a name, lists, and text that repeats itself as labels do are no ids.
+    Numbers without a usual name, lists, and text with few distinct values (such as labels) are excluded. If the values
+    of a column are all different and not empty, only such columns are returned.
     """
     order = {plain(name): rank for rank, name in enumerate(ID_NAMES)}
     usual = sorted((name for name in columns if plain(name) in order), key=lambda name: order[plain(name)])
@@ -193,16 +194,17 @@ def id_candidates(columns: Columns) -> dict[str, np.ndarray]:
         if name not in usual and (_is_numeric(text) or len(np.unique(text)) <= _DISTINCT * len(text)):
             continue
         texts[name] = text
-    whole = {
+    unique = {
         name: text for name, text in texts.items() if len(np.unique(text)) == len(text) and (text != "").all()
     }
-    return whole or texts
+    return unique or texts
 
 
 def other_candidates(columns: Columns) -> dict[str, np.ndarray]:
-    """Columns or arrays that hold ids only if they match samples, as text: whole numbers and repeated text.
+    """Columns of different whole numbers, and of text with few distinct values, as text.
 
-    Those of :func:`id_candidates` are left out. Of numbers only distinct ones count: others may be labels.
+    They are ids only if they match samples (:func:`~.align.align_columns`). Columns with a usual name of ids are
+    excluded, because :func:`id_candidates` returns them. Repeated numbers may be labels.
     """
     texts = {}
     usual = {plain(name) for name in ID_NAMES}
@@ -234,44 +236,54 @@ def _is_numeric(text: np.ndarray) -> bool:
 
 
 def increases(text: np.ndarray) -> bool:
-    """Whether numbers (as text) count the rows upwards."""
+    """Whether numbers (as text) increase from row to row."""
     return bool((np.diff(text.astype(np.float64)) > 0).all())
 
 
 def va_columns(names: Iterable[str]) -> tuple[str, str] | None:
-    """Names of the valence and the arousal column, where there are both."""
+    """Names of the columns of valence and arousal; None unless both exist."""
     names = list(names)
     valence, arousal = find_column(names, VALENCE_NAMES), find_column(names, AROUSAL_NAMES)
     return (valence, arousal) if valence and arousal else None
 
 
-def class_columns(table: Sequence[str], known: Sequence[str] = ()) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Columns that hold classes, and the canonical names of these classes (empty where they are numbered).
+def class_columns(
+    columns: Sequence[str], more_classes: Sequence[str] = ()
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Columns of predictions of classes, and the canonical names of the classes (empty if columns are numbered).
 
-    ``table`` are the names of all columns. One counts when its name, less a prefix such as ``p_`` or ``logit_``, is a
-    word of the vocabulary, one of ``known``, or when the columns are numbered 0, 1, ....
+    Parameters
+    ----------
+    columns : names of all columns of a table
+        Prefixes such as ``p_`` or ``logit_`` are ignored. A column is a class if its name is a known expression or in
+        ``more_classes``, or if columns are numbered 0, 1, ...
+    more_classes : further names of classes
 
     Raises
     ------
     PredictionsError : a class has two columns.
     """
-    words = set(CANONICAL.values()) | {canonical(name) for name in known}
-    bare = {column: _PREFIX.sub("", column) for column in table}
-    named = tuple(column for column in table if canonical(bare[column]) in words)
+    words = set(CANONICAL.values()) | {canonical(name) for name in more_classes}
+    bare = {column: _PREFIX.sub("", column) for column in columns}
+    named = tuple(column for column in columns if canonical(bare[column]) in words)
     if len(named) >= 2:
         classes = [canonical(bare[column]) for column in named]
         copies = [
             column
-            for column in table
+            for column in columns
             if (copy := _COPY.fullmatch(bare[column])) and canonical(copy[1]) in words
         ]
         if len(set(classes)) < len(classes) or copies:
-            twice = [column for column, name in zip(named, classes, strict=True) if classes.count(name) > 1]
+            repeated = [
+                column for column, name in zip(named, classes, strict=True) if classes.count(name) > 1
+            ]
             raise PredictionsError(
-                f"several columns stand for one class: {listed([*twice, *copies])}; keep one column per class"
+                f"several columns are of one class: {listed([*repeated, *copies])}; keep one column per class"
             )
         return named, canonical_all(classes)
-    by_number = {bare[column]: column for column in table if re.fullmatch("0|[1-9][0-9]{0,4}", bare[column])}
+    by_number = {
+        bare[column]: column for column in columns if re.fullmatch("0|[1-9][0-9]{0,4}", bare[column])
+    }
     numbered = tuple(by_number[str(k)] for k in range(len(by_number)) if str(k) in by_number)
     if len(numbered) >= 2 and len(numbered) == len(by_number):
         return numbered, ()

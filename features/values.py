@@ -1,4 +1,4 @@
-"""Value objects of the extraction: faces, crops, batches, code blocks and rows.
+"""Value objects of the extraction: status, faces, crops, batches, code blocks and rows.
 
 Pixel coordinates have their origin at the top left corner, x right, y down; boxes are ``x0, y0, x1, y1``.
 """
@@ -16,7 +16,7 @@ import numpy as np
 
 
 class Status(IntEnum):
-    """Outcome of a sample. ``pending`` is 0, so that a row that was never written cannot be taken for a good one."""
+    """Status of a sample. ``pending`` is 0, the value of rows that were never written."""
 
     pending = 0
     ok = 1
@@ -33,11 +33,11 @@ class Face:
     Attributes
     ----------
     xyxy : (4,) float32, pixels
-        May leave the image.
+        Box; it may extend beyond the image.
     score : float in [0, 1]
-        NaN where the detector gives none.
+        NaN if the detector has no scores.
     landmarks : (p, 2 or 3) float32, pixels, or None
-        z, where there is one, is in the pixel unit of x, and grows away from the camera.
+        A third coordinate z has the unit of x and increases away from the camera.
     blendshapes : (52,) float32 in [0, 1], or None
         Scores of ARKit's 52 names, in the order of MediaPipe's Face Landmarker.
     """
@@ -55,10 +55,10 @@ class Face:
 
 @dataclass(frozen=True, slots=True)
 class CropSpec:
-    """A square crop around a face, as a regressor's original code makes it.
+    """A square crop around a face, as in the original code of a regressor.
 
-    The crop's side is that of a box times ``scale``. The box is the extent of all landmarks where the detector gives
-    some, else the detector's own box. The centres of the crop's corner pixels lie on the corners of that square.
+    The side of the crop is that of a box times ``scale``. The box is the extent of all landmarks, or the box of the
+    detector if it has no landmarks. The centres of the corner pixels of the crop are on the corners of the square.
 
     Attributes
     ----------
@@ -67,14 +67,14 @@ class CropSpec:
     scale : float
         Side of the crop over the side of the box; the product is truncated to whole pixels.
     points_factor : float
-        Side of the box over the mean side of the landmarks' extent.
+        Side of the box over the mean side of the extent of the landmarks.
     box_shift, points_shift : float
-        How far the centre of the crop lies below that of a detector's own box, or of the landmarks' extent, in sides of
-        the box.
+        Distance of the centre of the crop below the centre of the box of the detector, or of the extent of the
+        landmarks, in sides of the box.
     longer_side : bool
-        The side of the box is its longer side; else the mean of width and height.
+        Whether the side of the box is its longer side; otherwise the mean of width and height.
     floats : bool
-        The crop is kept as float32 in [0, 1]; else it is truncated to bytes.
+        Whether the crop is float32 in [0, 1]; otherwise it is truncated to bytes.
     """
 
     size: int = 224
@@ -95,14 +95,14 @@ class CropSpec:
 
 @dataclass(frozen=True, slots=True)
 class LandmarkSpec:
-    """Input of a regressor that takes landmarks, not pixels.
+    """Input of a regressor that uses landmarks instead of pixels.
 
     Attributes
     ----------
     points : int
-        Points per face.
+        Number of points per face.
     blendshapes : bool
-        Whether it takes the 52 blendshape scores as well.
+        Whether the regressor also uses the 52 blendshape scores.
     """
 
     points: int
@@ -122,8 +122,7 @@ class FaceBatch:
     crops : (n, size, size, 3) uint8 RGB, or float32 RGB in [0, 1] (:attr:`CropSpec.floats`), or None
         A NumPy array, or a torch tensor on a device (:meth:`to`).
     crop_boxes : (n, 4) float64, pixels
-        Points of the image under the centres of the crop's top left and bottom right pixels; NaN where no crop is
-        made.
+        Points of the image under the centres of the top left and bottom right pixels of the crop; NaN without a crop.
     blendshapes : (n, 52) float32 in [0, 1], or None
     """
 
@@ -147,7 +146,7 @@ class FaceBatch:
 
     @classmethod
     def join(cls, batches: Sequence[FaceBatch]) -> FaceBatch:
-        """One batch of the faces of several, of the same kind."""
+        """Concatenate batches with the same fields."""
         if len(batches) == 1:
             return batches[0]
         columns = {name: [getattr(batch, name) for batch in batches] for name in cls.__slots__}
@@ -166,7 +165,7 @@ class FaceBatch:
 
 
 def _joined(parts: Sequence[Any]) -> Any:
-    """Arrays, or tensors on one device, one after another."""
+    """Concatenation of arrays, or of tensors on one device; None if the first part is None."""
     if parts[0] is None:
         return None
     if isinstance(parts[0], np.ndarray):
@@ -186,11 +185,11 @@ class Block:
     unit : str
         ``rad``, ``1`` for a ratio or coefficient, ...
     basis : str
-        Meaning of the columns: ``flame-2020``, ``ig3d-face-1:<hash>``, ``arkit-52``. A fitted model refuses codes
-        of another basis.
+        Meaning of the columns: ``flame-2020``, ``ig3d-face-1:<hash>``, ``arkit-52``. A fitted model cannot be applied
+        to codes of another basis.
     description : str
     columns : tuple of str
-        Names of the columns where they have names, else empty.
+        Names of the columns; empty if they have none.
     """
 
     width: int
@@ -209,25 +208,25 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Outcomes of n samples, one row each.
+    """Results of n samples, one row each.
 
     Attributes
     ----------
     status : (n,) int8 codes of :class:`Status`
     message : n strings
-        Reason why a row is not ``ok``.
+        Reason if the status is not ``ok``, else empty.
     size_wh : (n, 2) int32
-        Of the decoded image; 0 where it was not decoded.
+        Width and height of the decoded image, pixels; 0 if it was not decoded.
     digest : (n, 16) uint8
-        BLAKE2b-128 of the file's bytes; zeros where it was not read.
+        BLAKE2b-128 of the bytes of the file; zeros if it was not read.
     xyxy : (n, 4) float32;  score : (n,) float32;  count : (n,) int16
-        Box, score and number of faces found; NaN, NaN and 0 where none was.
+        Box and score of the face, and number of faces; NaN, NaN and 0 without a face.
     landmark_box : (n, 4) float32
-        Extent of the detector's landmarks, pixels; NaN where it gave none.
+        Extent of the landmarks of the detector, pixels; NaN without landmarks.
     crop_box : (n, 4) float32
         As :attr:`FaceBatch.crop_boxes`.
     codes : block name -> (n, width) float32
-        NaN exactly where the status is not ``ok``.
+        NaN if the status is not ``ok``, and only then.
     """
 
     status: np.ndarray
@@ -246,7 +245,7 @@ class Rows:
 
     @classmethod
     def pending(cls, n: int, blocks: dict[str, Block]) -> Rows:
-        """Rows without an outcome."""
+        """``n`` rows with the status ``pending``."""
         return cls(
             status=np.zeros(n, np.int8),
             message=[""] * n,
@@ -262,7 +261,7 @@ class Rows:
 
     @classmethod
     def join(cls, parts: Sequence[Rows]) -> Rows:
-        """Outcomes of several sequences of samples, with the same blocks, one after another."""
+        """Concatenate rows with the same blocks."""
         columns = {
             name: np.concatenate([getattr(part, name) for part in parts])
             for name in cls.__slots__
@@ -279,16 +278,18 @@ def by_status(status: np.ndarray) -> dict[str, int]:
 
 
 def sound_array(value: object) -> np.ndarray:
-    """Check an array of a file: NumPy returns other members of an ``.npz`` as bytes, and text unchecked.
+    """The value, if it is an array with valid text.
+
+    NumPy returns members of an ``.npz`` that are not arrays as bytes, and does not check text.
 
     Raises
     ------
-    ValueError : it is no array, or its text is no Unicode, which ends many of numpy's functions.
+    ValueError : the value is not an array, or its text is not Unicode, for which many functions of NumPy fail.
     """
     if not isinstance(value, np.ndarray):
-        raise ValueError("a member that is no array")
+        raise ValueError("a member is not an array")
     if value.dtype.kind == "U" and value.dtype.itemsize:
         points = np.ascontiguousarray(value).reshape(-1).view(value.dtype.str[0] + "u4")
         if points.size and points.max() > sys.maxunicode:
-            raise ValueError("text that is no Unicode")
+            raise ValueError("text is not Unicode")
     return value

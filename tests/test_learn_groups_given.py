@@ -140,11 +140,11 @@ def test_ids_of_persons_videos_and_frames_bring_one(name):
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("(", "is no regular expression"),
+        ("(", "is not a regular expression"),
         ("no group", "no parentheses"),
         (r"x(\d)", "does not match 2 of 2"),
-        ("(a{99999999999999999999})", "is no regular expression"),
-        ("(" * 3000 + ")" * 3000, "is no regular expression"),
+        ("(a{99999999999999999999})", "is not a regular expression"),
+        ("(" * 3000 + ")" * 3000, "is not a regular expression"),
     ],
 )
 def test_a_pattern_that_names_no_group_is_refused_in_one_line(pattern, message):
