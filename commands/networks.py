@@ -36,8 +36,8 @@ Crop = Annotated[
     str | None,
     typer.Option(
         "--crop",
-        help="Crop: whole (the full image), or a store with face boxes. By default the face boxes of the dataset or, for "
-        "frames of videos and several faces of an image, those of --like; without boxes, whole.",
+        help="Crop: whole (the full image), or a store with face boxes. By default the face boxes of the dataset or, "
+        "for frames of videos and several faces of an image, those of --like; without boxes, whole.",
     ),
 ]
 
