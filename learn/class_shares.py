@@ -1,4 +1,4 @@
-"""Class shares of a rule on its fitting rows, and their comparison with the class shares of other rows.
+"""Class shares of a rule on its calibration rows, and their comparison with the class shares of other rows.
 
 References
 ----------
@@ -137,9 +137,9 @@ def implied_shares(log_p: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def shares_of(
     log_p: Mapping[str, np.ndarray], labels: np.ndarray, groups: np.ndarray | None
 ) -> dict[str, RuleShares]:
-    """Name -> :class:`RuleShares` of each rule, from its (n, k) log-probabilities of the fitting rows.
+    """Name -> :class:`RuleShares` of each rule, from its (n, k) log-probabilities of the calibration rows.
 
-    ``labels`` (n,) and ``groups`` (n,), if any, are those of the fitting rows.
+    ``labels`` (n,) and ``groups`` (n,), if any, are those of the calibration rows.
     """
     return {
         name: RuleShares(implied_shares(values, labels), count_classes(values, groups))

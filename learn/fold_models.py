@@ -186,7 +186,7 @@ def fit_on_split(
 
 
 def subsample(table: FusionTable, model: FoldModel, most: int, seed: int) -> FoldModel:
-    """The fold model with at most ``most`` of its fitting rows; groups are not divided.
+    """The fold model with at most ``most`` of its calibration rows; groups are not divided.
 
     The order in which groups are drawn is the same for all sizes and folds, so that a larger sample contains a smaller
     one.

@@ -1,4 +1,4 @@
-"""Correction of predicted probabilities for class shares other than those of the fitting rows.
+"""Correction of predicted probabilities for class shares other than those of the calibration rows.
 
 References
 ----------
@@ -118,10 +118,10 @@ def corrected(
 
 
 def difference_warning(model: FusionModel, table: FusionTable, rule: str, log_p: np.ndarray) -> list[str]:
-    """Warning that the predicted classes have other shares than on the fitting rows; empty without a difference.
+    """Warning that the predicted classes have other shares than on the calibration rows; empty without a difference.
 
-    Rows with 3D are compared with the predictions of the rule on the fitting rows. Without such rows, the reference is
-    compared.
+    Rows with 3D are compared with the predictions of the rule on the calibration rows. Without such rows, the reference
+    is compared.
     """
     rows, name = table.covered, rule
     if not rows.any():
@@ -132,7 +132,7 @@ def difference_warning(model: FusionModel, table: FusionTable, rule: str, log_p:
     if p >= _SIGNIFICANCE or np.abs(now.shares - before.shares).sum() / 2 < _LEAST_DIFFERENCE:
         return []
     return [
-        f"WARNING class shares of these predictions differ from those on the fitting rows (in brackets; p "
+        f"WARNING class shares of these predictions differ from those on the calibration rows (in brackets; p "
         f"{'< .001' if p < 1e-3 else f'= {p:.3f}'.replace('0.', '.')}): "
         f"{describe_shares(model.classes, now.shares, before.shares)}. Where classes are more or less frequent here, "
         f"--priors {ESTIMATE} corrects for it."

@@ -244,7 +244,7 @@ class View:
 
     @property
     def effect_rule(self) -> str:
-        """The rule of the effect size: ``best``, which chooses on fitting rows, where it was run."""
+        """The rule of the effect size: ``best``, which chooses on calibration rows, where it was run."""
         return "best" if self.entry("best") is not None else self.primary_rule
 
     @property
@@ -256,7 +256,7 @@ class View:
 
     @property
     def baseline(self) -> str | None:
-        """Predictor beside which the shown rule stands: the 2D network with the same fitting rows, if there is one."""
+        """Predictor with which the shown rule is compared: the 2D network fitted on the same rows, if there is one."""
         names = (NULL_INPUT, "2d-recalibrated", "2d", "prior")
         return next((name for name in names if self.entry(name) is not None), None)
 

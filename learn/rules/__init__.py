@@ -1,8 +1,9 @@
 """Fusion rules: scikit-learn-compatible estimators, one file each, found by name.
 
-``fit(columns, y, groups=None)`` gets only the fitting rows and chooses its hyper-parameters on them. ``apply(columns)``
-fuses each row independently of the others. Classes: the columns hold scores (logits or log-probabilities), and the
-result is (n, k) log-probabilities. Valence and arousal: the result is (n, 2) values in [-1, 1].
+``fit(columns, y, groups=None)`` gets only the calibration rows and chooses its hyper-parameters on them.
+``apply(columns)`` fuses each row independently of the others. Classes: the columns hold scores (logits or
+log-probabilities), and the result is (n, k) log-probabilities. Valence and arousal: the result is (n, 2) values in [-1,
+1].
 
 A new rule is one file and a line of :data:`RULES`; an entry point of the group ``ig3d.rules`` or ``module:Class`` needs
 no line. Keyword-only parameters of its constructor are its options (:mod:`ig3d.learn.options`).

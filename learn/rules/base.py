@@ -11,7 +11,7 @@ from .columns import Columns
 
 
 class Rule(BaseEstimator):
-    """A fusion rule; ``fit`` gets the fitting rows and chooses its hyper-parameters on them.
+    """A fusion rule; ``fit`` gets the calibration rows and chooses its hyper-parameters on them.
 
     As in scikit-learn, ``__init__`` only stores its parameters, and ``fit`` sets attributes that end in an underscore
     and returns the rule. The run sets the constructor parameters ``task``, ``objective``, ``on``, ``random_state``,

@@ -38,7 +38,7 @@ class Calibration(BaseEstimator):
     ----------
     temperature_ : float
     offset_ : (k,) float64, of mean 0
-    present_ : classes that occur in the fitting rows; the others keep their probability
+    present_ : classes that occur in the calibration rows; the others keep their probability
     """
 
     def __init__(self, kind: str = "bias", *, objective: str = "accuracy") -> None:
@@ -86,13 +86,13 @@ class Calibration(BaseEstimator):
 def with_unseen(original: np.ndarray, fused: np.ndarray, present: np.ndarray) -> np.ndarray:
     """(n, k) log-probabilities in which classes outside of ``present`` keep their original probability.
 
-    The fitting rows have no information on these classes. The other classes share the remaining probability in
+    The calibration rows have no information on these classes. The other classes share the remaining probability in
     proportion to ``fused``.
 
     Parameters
     ----------
     original, fused : (n, k) scores
-    present : indices of the classes that occur in the fitting rows
+    present : indices of the classes that occur in the calibration rows
     """
     logs = log_softmax(original)
     share = np.log(np.maximum(probabilities(original)[:, present].sum(axis=1, keepdims=True), 1e-300))

@@ -79,7 +79,7 @@ class Gate(Rule):
 
     def _standardised(self, inputs: np.ndarray) -> np.ndarray:
         z = (inputs - self.mean_) / self.spread_
-        # Limited to four standard deviations, because fitting rows are rare beyond.
+        # Limited to four standard deviations, because calibration rows are rare beyond.
         return np.clip(np.where(np.isfinite(z), z, 0.0), -4, 4)
 
     def fit(self, columns: Columns, y: np.ndarray, groups: np.ndarray | None = None) -> Gate:

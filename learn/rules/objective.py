@@ -47,7 +47,7 @@ def cost_of(values: np.ndarray, y: np.ndarray, task: str, objective: str) -> tup
 def inner_folds(
     y: np.ndarray, task: str, groups: np.ndarray | None, folds: int, seed: int
 ) -> np.ndarray | None:
-    """(n,) int inner folds of fitting rows in whole groups; None if there are too few rows or groups."""
+    """(n,) int inner folds of calibration rows in whole groups; None if there are too few rows or groups."""
     groups = np.arange(len(y)) if groups is None else groups
     if len(np.unique(groups)) < 2 * folds:
         return None

@@ -19,9 +19,9 @@ _INNER_FOLDS = 3
 class OverBoth(Rule):
     """A rule whose 2D predictions are those of a stack of two 2D networks.
 
-    The rule is fitted to out-of-fold predictions of the stack in inner folds of the fitting rows. It is applied to
-    predictions of the stack that is fitted on all fitting rows. Its results show whether the 3D codes add information
-    to both networks together. The reference has the second network in place of the 3D predictions as well.
+    The rule is fitted to out-of-fold predictions of the stack in inner folds of the calibration rows. It is applied to
+    predictions of the stack that is fitted on all calibration rows. Its results show whether the 3D codes add
+    information to both networks together. The reference has the second network in place of the 3D predictions as well.
 
     Parameters
     ----------

@@ -30,8 +30,8 @@ _RANK = 1e-6  # residuals of standardised columns below this are rounding errors
 _PENALTIES = {"classes": (0.001, 0.01, 0.1, 1.0), "va": (100.0, 10.0, 1.0, 0.1)}
 _DEFAULT = {"classes": 0.1, "va": 1.0}  # if there are too few rows for inner folds
 # The penalty of the 3D columns is chosen separately, after that of the 2D columns: the strongest whose inner loss is
-# within one standard error of the smallest. Dropping the 3D columns is not a candidate. With some 400 fitting rows, the
-# inner loss cannot detect weak information, but a small weight of the 3D columns still improves new rows.
+# within one standard error of the smallest. Dropping the 3D columns is not a candidate. With some 400 calibration rows,
+# the inner loss cannot detect weak information, but a small weight of the 3D columns still improves new rows.
 _PENALTIES_3D = {"classes": (0.0001, *_PENALTIES["classes"]), "va": (1000.0, *_PENALTIES["va"])}
 # The codes are many columns and have a separate penalty: candidate factors of the standardised codes; 0 drops them.
 _CODE_WEIGHTS = (0.0, 0.01, 0.03, 0.1, 0.3)
@@ -66,8 +66,8 @@ class Stack(Rule):
     Attributes
     ----------
     scales_ : s (inverse temperature), and t if there are 3D residuals; 1 for VA
-    weights_ : (1 + d, m) float64, offsets first, for m classes or dimensions; None if all fitting rows have one class
-    present_ : classes that occur in the fitting rows; the others keep the probability of the 2D network
+    weights_ : (1 + d, m) float64, offsets first, for m classes or dimensions; None if calibration rows have one class
+    present_ : classes that occur in the calibration rows; the others keep the probability of the 2D network
     penalty_ : float
         Penalty of the 2D columns.
     projection_ : (k, k) float64
@@ -110,7 +110,7 @@ class Stack(Rule):
     def _bases(self, columns: Columns, features: np.ndarray) -> np.ndarray:
         """(b, n, m) terms that are multiplied by one scale each: 2D log-probabilities, and residuals of the 3D.
 
-        For the classes that occur in the fitting rows. For valence and arousal, there are only the 2D values.
+        For the classes that occur in the calibration rows. For valence and arousal, there are only the 2D values.
         """
         if self.task == "va":
             return columns.scores_2d[None]

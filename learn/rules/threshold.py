@@ -18,8 +18,8 @@ _QUANTILES = np.linspace(0, 1, 101)
 class Threshold(Rule):
     """The 3D prediction where the 2D network's confidence is below a threshold, else the 2D prediction.
 
-    The threshold is chosen among the percentiles of the confidence of the fitting rows, by the objective. Among equally
-    good ones, the lowest is chosen, which replaces the fewest 2D predictions.
+    The threshold is chosen among the percentiles of the confidence of the calibration rows, by the objective. Among
+    equally good ones, the lowest is chosen, which replaces the fewest 2D predictions.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class Threshold(Rule):
     Attributes
     ----------
     threshold_ : float
-    share_ : share of the fitting rows that get the 3D prediction
+    share_ : share of the calibration rows that get the 3D prediction
     """
 
     tasks = ("classes",)

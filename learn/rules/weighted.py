@@ -21,9 +21,9 @@ _PULL = 5.0
 class Weighted(Rule):
     """(1 - w) 2D + w 3D.
 
-    A common w is chosen among 0, .01, ..., 1 by the objective on the fitting rows. Weights per class minimise log loss
-    (``balanced``: all classes with equal weight) between 0 and 1. They are shrunk a little towards the common w, which
-    matters for classes with few rows. Weights per dimension are chosen among 0, .01, ..., 1 in that dimension.
+    A common w is chosen among 0, .01, ..., 1 by the objective on the calibration rows. Weights per class minimise log
+    loss (``balanced``: all classes with equal weight) between 0 and 1. They are shrunk a little towards the common w,
+    which matters for classes with few rows. Weights per dimension are chosen among 0, .01, ..., 1 in that dimension.
 
     Parameters
     ----------
