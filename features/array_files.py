@@ -1,4 +1,4 @@
-"""Arrays of ``.npy``, ``.npz`` and ``.pt`` files by name. Nothing in a file is executed."""
+"""Read arrays of ``.npy``, ``.npz`` and ``.pt`` files by name, without executing code of the files."""
 
 from __future__ import annotations
 
@@ -22,21 +22,20 @@ _OBJECTS = "holds Python objects, which are never executed"
 def read_array_file(
     path: Path, *, only: Collection[str] | None = None, skip: Collection[str] = (), limit: int = MAX_BYTES
 ) -> dict[str, np.ndarray]:
-    """Arrays by name; that of an ``.npy``, or of a file that is one tensor, has the empty name.
+    """Name -> array; the name is empty for the array of an ``.npy``, or for a torch file of one tensor.
 
     Parameters
     ----------
-    path : file
-        Of :data:`SUFFIXES`. A torch file holds a tensor, or a dict of tensors, lists and numbers; other values in the
-        dict are left out.
-    only, skip : names of arrays
-        Those of an ``.npz`` that are read, and those that are left empty.
+    path : file with a suffix of :data:`SUFFIXES`
+        A torch file contains a tensor, or a dict of tensors, lists and numbers; other values of the dict are left out.
+    only : names of the arrays of an ``.npz`` that are read; None for all
+    skip : names of arrays of an ``.npz`` for which the result has an empty array
     limit : int
-        Bytes of an array of an ``.npz``.
+        Largest number of bytes of an array of an ``.npz``.
 
     Raises
     ------
-    PredictionsError : unreadable, damaged, too large, or objects other than text and numbers.
+    PredictionsError : the file cannot be read, is damaged or too large, or has objects other than text and numbers.
     """
     if not path.is_file():
         raise PredictionsError(
@@ -59,7 +58,7 @@ def read_array_file(
 def _from_numpy(
     path: Path, only: Collection[str] | None, skip: Collection[str], limit: int
 ) -> dict[str, np.ndarray]:
-    with path.open("rb") as handle:  # numpy leaves a damaged archive open
+    with path.open("rb") as handle:  # NumPy would not close a damaged archive
         try:
             loaded = np.load(handle, allow_pickle=False)
         except ValueError as exc:
@@ -91,7 +90,7 @@ def _from_numpy(
 
 
 def _check_kind(path: Path) -> None:
-    """Refuse other files than numpy's by their first bytes: numpy takes any other file for a pickle."""
+    """Raise an error if the first bytes are not those of a NumPy file, which NumPy would read as a pickle."""
     with path.open("rb") as handle:
         head = handle.read(8)
     if head.startswith(b"\x80"):
@@ -100,16 +99,16 @@ def _check_kind(path: Path) -> None:
         )
     if head and not head.startswith((b"\x93NUMPY", b"PK")):
         raise PredictionsError(
-            f"{path}: is no NumPy file (it begins with {head!r}); save a table as .csv, arrays with np.savez"
+            f"{path}: is not a NumPy file (it begins with {head!r}); save a table as .csv, arrays with np.savez"
         )
 
 
 def _object_array(path: Path, name: str) -> np.ndarray:
-    """An object array (of the ``.npz`` member ``name``) as text or numbers.
+    """An object array as text or numbers; ``name`` is that of a member of an ``.npz``, or empty.
 
     Raises
     ------
-    PredictionsError : other objects are in it.
+    PredictionsError : the array contains other objects.
     """
     try:
         content = read_arrays(path)
@@ -117,8 +116,8 @@ def _object_array(path: Path, name: str) -> np.ndarray:
     except WeightsError:
         array = None
     if array is None:
-        where = f" in the array {name}" if name else ""
-        raise PredictionsError(f"{path}: {_OBJECTS},{where}; save numbers, and ids as text: ids.astype(str)")
+        member = f" in the array {name}" if name else ""
+        raise PredictionsError(f"{path}: {_OBJECTS},{member}; save numbers, and ids as text: ids.astype(str)")
     return array
 
 
@@ -136,7 +135,7 @@ def _from_torch(path: Path) -> dict[str, np.ndarray]:
 
 
 def _plain_array(value: Any) -> np.ndarray | None:
-    """An array, a number or text, or a list of such of one length, as an array; None for anything else."""
+    """Array of an array, a number, a text, or a list of these of equal lengths; None for other values."""
     if isinstance(value, np.ndarray):
         return value if value.dtype.kind in "fiubUS" else None
     if not isinstance(value, list | tuple):

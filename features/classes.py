@@ -1,4 +1,4 @@
-"""Names of expression classes: one small vocabulary, its synonyms, and the orders in use (presets)."""
+"""Names of expression classes: canonical names, their synonyms, and usual orders (presets)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COMPOUND = (
     "angrily disgusted",
     "disgustedly surprised",
 )
-# canonical name -> other spellings met in datasets and networks (compared in lower case)
+# canonical name -> other spellings in datasets and networks, in lower case
 _SYNONYMS = {
     "neutral": ("neutrality", "ne", "neu"),
     "happy": ("happiness", "joy", "joyful", "ha", "hap"),
@@ -65,8 +65,8 @@ PRESETS: dict[str, tuple[str, ...]] = {
 }
 
 
-# Networks by name -> the presets their outputs may be in; the one with as many classes as there are columns is meant.
-# A network that is not here goes by the preset of its name (ferplus), or has no classes.
+# Name of a network -> presets that its outputs may have; the preset with the number of columns is used. A network that
+# is not in this table has the preset of its name (ferplus), or no classes.
 _EITHER, _SORTED = ("affectnet8", "affectnet7"), ("alphabetical8", "alphabetical7")
 NETWORKS: dict[str, tuple[str, ...]] = {
     "affectnet": _EITHER,
@@ -92,9 +92,9 @@ NETWORKS: dict[str, tuple[str, ...]] = {
 
 
 def canonical(name: str) -> str:
-    """The vocabulary's word for ``name``; a name outside of it is only stripped.
+    """Canonical name of a class; an unknown name without surrounding blanks.
 
-    Case, underscores and a leading number (``3_Happy``, as folders have it) make no difference.
+    Case, underscores and a leading number (as in the folder ``3_Happy``) are ignored.
 
     >>> canonical("Happiness"), canonical(" angry "), canonical("Confusion")
     ('happy', 'anger', 'Confusion')
@@ -107,11 +107,11 @@ def canonical(name: str) -> str:
 
 
 def canonical_all(names: Sequence[str]) -> tuple[str, ...]:
-    """Canonical names, refused where two of them become one.
+    """Canonical names of classes.
 
     Raises
     ------
-    UsageError : two names mean the same class.
+    UsageError : two names are of the same class.
     """
     result = tuple(canonical(name) for name in names)
     twice = sorted(name for name, count in Counter(result).items() if count > 1)
@@ -123,7 +123,7 @@ def canonical_all(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def orders_of(name: str) -> tuple[tuple[str, ...], ...]:
-    """The orders that a preset or a network may stand for, the likeliest first; none for another name.
+    """Orders of classes of a preset or a network, the likeliest first; empty for another name.
 
     >>> [len(order) for order in orders_of("ddamfn")]
     [8, 7]
@@ -132,17 +132,17 @@ def orders_of(name: str) -> tuple[tuple[str, ...], ...]:
 
 
 def parse_classes(text: str, *, columns: int | None = None) -> tuple[str, ...]:
-    """A preset's name, a network's or a comma list of names, as canonical names in order.
+    """Canonical names of classes in order.
 
     Parameters
     ----------
-    text : str
+    text : name of a preset or a network, or names of classes separated by commas
     columns : int, optional
-        How many there are, for a network that comes with several numbers of classes; the most by default.
+        Number of classes, for a network with several versions; by default the likeliest version.
 
     Raises
     ------
-    UsageError : no such name.
+    UsageError : the text is neither.
 
     Examples
     --------
@@ -159,12 +159,12 @@ def parse_classes(text: str, *, columns: int | None = None) -> tuple[str, ...]:
     names = [name for name in text.split(",") if name.strip()]
     if len(names) < 2:
         raise UsageError(
-            f"classes: {text!r} is no preset; give {', '.join([*PRESETS, *NETWORKS])}, or class names separated by "
+            f"classes: {text!r} is not a preset; give {', '.join([*PRESETS, *NETWORKS])}, or class names separated by "
             "commas"
         )
     return canonical_all(names)
 
 
 def preset_of(classes: Sequence[str]) -> str | None:
-    """Name of the preset with exactly this order, where there is one."""
+    """Name of the preset with exactly this order of classes; None without one."""
     return next((name for name, order in PRESETS.items() if order == tuple(classes)), None)

@@ -1,4 +1,4 @@
-"""Pose of a head in degrees, from the rotation vector of a store."""
+"""Convert rotation vectors of a store to yaw, pitch and roll of the head."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def pose_degrees(pose: np.ndarray) -> np.ndarray:
     Returns
     -------
     (..., 3) float64, degrees
-        Yaw in [-90, 90], pitch and roll in [-180, 180]. NaN where the vector has a NaN. At a yaw of 90 or -90 degrees
+        Yaw in [-90, 90], pitch and roll in [-180, 180]. NaN if the vector has NaN. At a yaw of 90 or -90 degrees
         pitch and roll are not unique, and one of them is 0.
 
     Examples
@@ -60,9 +60,9 @@ def is_axis_angle(block: Block) -> bool:
 
 
 def store_degrees(store: CodeStore) -> np.ndarray | None:
-    """(n, 3) yaw, pitch and roll of a store's rows, degrees; None if its pose is no rotation vector in FLAME's axes.
+    """(n, 3) yaw, pitch and roll of the rows of a store, degrees; None if its pose is not a rotation vector of FLAME.
 
-    The pose of an imported table may be in any convention, and is not converted.
+    None also for an imported table, whose pose may have any convention.
     """
     block = store.blocks.get("pose")
     if block is None or not is_axis_angle(block):

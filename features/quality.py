@@ -1,4 +1,4 @@
-"""Quality of the view of each face, as features of a gate between 2D and 3D."""
+"""Quality of the view of each face, as inputs of the rule ``gate``."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ def face_quality(store: CodeStore) -> np.ndarray:
     Returns
     -------
     (n, 6) float64, NaN if unknown, the columns of ``QUALITY_COLUMNS``:
-        the detector's score in [0, 1]; yaw, pitch and roll away from the front, in degrees and without their sign
-        (from the block ``pose``); the side of the face's box over that of the image (square roots of the areas); how
-        many faces were found in the image.
+        score of the detector in [0, 1]; absolute yaw, pitch and roll in degrees (from the block ``pose``); side of
+        the face box over that of the image (square roots of their areas); number of faces in the image.
     """
     n = len(store)
     box = store.column("face/box").astype(np.float64)

@@ -20,12 +20,12 @@ TEXT_COLUMNS = ("id", "path", "group")
 BOX_COLUMNS = ("x0", "y0", "x1", "y1")
 _NEEDED = ("id", "path")
 _OPTIONAL = ("time", *BOX_COLUMNS)
-# Records that are held as objects at a time.
+# Number of records that are converted at a time.
 _STEP = 4096
 
 
 class Split(IntEnum):
-    """Part of the dataset that a sample belongs to; the codes of the sample table's column ``split``."""
+    """Part of a dataset; the values are the codes of the column ``split`` of a sample table."""
 
     none = -1
     train = 0
@@ -34,7 +34,7 @@ class Split(IntEnum):
 
 
 SPLITS = tuple(split.name for split in Split if split is not Split.none)
-# Column -> value of a sample that does not have one.
+# Column -> value for a missing value.
 _DEFAULTS: Mapping[str, Any] = {
     "id": "",
     "path": "",
@@ -57,11 +57,11 @@ class Listing:
     dataset : str
         Name of the adapter.
     root : str
-        Folder or address that the paths are relative to.
+        Folder or address of the dataset, from which paths start.
     samples : pandas.DataFrame
         The sample table (:func:`sample_table`).
     notes : tuple of str
-        Findings of the adapter, for the user to read.
+        Notes of the adapter for the user.
     """
 
     dataset: str
@@ -74,7 +74,7 @@ class Listing:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the dataset's order; empty for a dataset without classes."""
+        """Names of the classes, in the order of the dataset; empty for a dataset without classes."""
         return classes_of(self.samples)
 
     @property
@@ -89,7 +89,7 @@ class Listing:
 
 
 def classes_of(samples: pd.DataFrame) -> tuple[str, ...]:
-    """Names of the classes of a sample table, in the dataset's order."""
+    """Names of the classes of a sample table, in the order of the dataset."""
     return tuple(samples["label"].cat.categories)
 
 
@@ -116,10 +116,10 @@ def sample_table(
 
     Parameters
     ----------
-    rows : records (mappings of column to value), which may come one by one; or all columns
-        Columns as below; ``id`` and ``path`` are needed. A label is an index into ``classes`` (-1: none) or a name of
-        them, a split is a :class:`Split` or its name.
-    classes : names of the classes, in the dataset's order
+    rows : iterable of records (mappings of column to value), or a table of all columns
+        Columns as below; ``id`` and ``path`` are needed. A label is an index into ``classes`` (-1: none) or the name of
+        a class, a split is a :class:`Split` or its name.
+    classes : names of the classes, in the order of the dataset
     dataset, root : str
         For messages.
 
@@ -143,7 +143,7 @@ def sample_table(
 
     Raises
     ------
-    DatasetError : there are no samples, an id is there twice, a name is not UTF-8, or a label or split is unknown.
+    DatasetError : there are no samples, an id is repeated, a name is not UTF-8, or a label or split is unknown.
 
     Examples
     --------
@@ -159,7 +159,7 @@ def sample_table(
     else:
         parts = [_typed(columns, classes, dataset) for columns in _in_columns(rows)]
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-    parts.clear()  # half of the memory
+    parts.clear()  # frees half of the memory
     if not len(table):
         raise DatasetError(f"{dataset}: no images under {root}; check the path and --dataset")
     if not table["id"].is_monotonic_increasing:
@@ -175,9 +175,9 @@ def sample_table(
 
 
 def _in_columns(records: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, list[Any]]]:
-    """Records as columns, some thousand at a time."""
-    rest = iter(records)
-    while part := list(islice(rest, _STEP)):
+    """Columns of the next ``_STEP`` records, until there are no more."""
+    remaining = iter(records)
+    while part := list(islice(remaining, _STEP)):
         names = dict.fromkeys(name for record in part for name in record)
         yield {name: [record.get(name, _DEFAULTS.get(name)) for record in part] for name in names}
 
@@ -209,15 +209,15 @@ def _typed(columns: Mapping[str, Sequence[Any]], classes: Sequence[str], dataset
 
 
 def _check_utf8(columns: Mapping[str, Sequence[str]], dataset: str) -> None:
-    """Refuse names that cannot be written: undecodable bytes of a file name are lone surrogates."""
+    """Raise an error for names that cannot be written as UTF-8; undecodable bytes of names are lone surrogates."""
     texts = [columns[name] for name in TEXT_COLUMNS]
     if all(map(_is_utf8, map("".join, texts))):
         return
-    odd = [
+    invalid = [
         repr(path) for path, *row in zip(columns["path"], *texts, strict=True) if not _is_utf8("".join(row))
     ]
     raise DatasetError(
-        f"{dataset}: {plural(len(odd), 'name')} not in UTF-8 ({listed(odd)}); rename the files"
+        f"{dataset}: {plural(len(invalid), 'name')} not in UTF-8 ({listed(invalid)}); rename the files"
     )
 
 
@@ -229,8 +229,8 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def _categories(values: Sequence[Any], names: Sequence[str], what: str) -> pd.Categorical:
-    """Indices into ``names`` (-1: none) or names themselves as a Categorical."""
+def _categories(values: Sequence[Any], names: Sequence[str], source: str) -> pd.Categorical:
+    """Categorical of ``names``, from indices into them (-1: none) or from names; ``source`` is for messages."""
     import pandas as pd
 
     column = pd.Series(values)
@@ -242,7 +242,7 @@ def _categories(values: Sequence[Any], names: Sequence[str], what: str) -> pd.Ca
         bad = (codes < 0) & column.notna().to_numpy()
     if bad.any():
         raise DatasetError(
-            f"{what}: unknown value {listed(sorted(map(str, column[bad].unique())))}; use "
+            f"{source}: unknown value {listed(sorted(map(str, column[bad].unique())))}; use "
             f"{listed(list(names), 12) or 'none'}, or -1 to {len(names) - 1}"
         )
     return pd.Categorical.from_codes(codes, list(names))

@@ -1,6 +1,7 @@
-"""Reader of tables that a user hands over: CSV, TSV (also gzipped) and Parquet, in one way for every command.
+"""Read tables of users: CSV, TSV (also gzipped) and Parquet, for all commands.
 
-Cells of text tables stay text, so ``0001`` stays an id. :mod:`.table_columns` finds the columns and reads their cells.
+Cells of text tables remain text, so that ``0001`` remains an id. :mod:`.table_columns` finds columns and converts
+cells.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 TEXT_SUFFIXES = (".csv", ".tsv")
 PARQUET_SUFFIXES = (".parquet", ".pq")
-# Bytes of a table after decompression, above which it is refused.
+# Largest size of a table after decompression.
 MAX_BYTES = 4 << 30
 _SEPARATORS = (",", ";", "\t", "|")
 _SEPARATOR_NAMES = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
@@ -52,7 +53,7 @@ _BYTE_ORDER_MARKS = (
 
 
 def is_table(path: Path) -> bool:
-    """Whether the file name is that of a table: ``.csv``, ``.tsv``, ``.csv.gz``, ``.tsv.gz`` or ``.parquet``."""
+    """Whether a file name has the suffix of a table: ``.csv``, ``.tsv`` or ``.parquet``, also with ``.gz``."""
     name = path.name.lower().removesuffix(".gz")
     return name.endswith((*TEXT_SUFFIXES, *PARQUET_SUFFIXES))
 
@@ -66,28 +67,29 @@ def read_table(
     """Read a table with a header line.
 
     Text tables may be separated by commas, semicolons, tabs or vertical bars, be gzipped, start with a byte order
-    mark, be UTF-8, UTF-16 or Latin-1, and end their lines in any way. Empty rows and comment lines (``#``) above the
-    header are skipped. A header that is one cell shorter than the rows has no name for the index column.
+    mark, be UTF-8, UTF-16 or Latin-1, and have any line ends. Empty rows, and comment lines (``#``) above the header,
+    are skipped. If the header is one cell shorter than the rows, the first column is an index without a name.
 
     Parameters
     ----------
     path : file, or a pipe
-    error : class of the exception for a file that is no such table
-    numeric : function of a column name, optional
-        Columns that are read as float64 (NaN where a cell is no number), which saves memory.
+    error : class of the exception if the table cannot be read
+    numeric : function ``(name of a column) -> bool``, optional
+        Columns that are read as float64 (NaN for cells that are not numbers), which saves memory.
 
     Returns
     -------
     table : pandas.DataFrame
-        Text without surrounding blanks for CSV and TSV; the stored values for Parquet. A column without a name is
-        called ``Unnamed: 0`` by its position.
+        Text without surrounding blanks for CSV and TSV; the stored values for Parquet. A column without a name gets
+        the name ``Unnamed: 0``, with its position.
     notes : tuple of str
         Assumptions about encoding and separator, for the user.
 
     Raises
     ------
-    Ig3dError : of class ``error``: unreadable, no rows, a row of another length, or a column name twice.
-    MissingExtra : pyarrow is needed for Parquet and not installed.
+    Ig3dError : of class ``error``: the table cannot be read, has no rows, rows of different lengths, or repeated names
+        of columns.
+    MissingExtra : pyarrow, which Parquet needs, is not installed.
     """
     source = Path(path)
     try:
@@ -104,19 +106,19 @@ def read_table(
             f"{path}: cannot be read as a table: {shorten(reason, 200)}; save it as CSV with a header line"
         ) from exc
     if not len(table):
-        what = "has no rows below the header" if raw.strip() else "is empty"
-        raise error(f"{path}: the table {what}; save it as CSV with a header line and one row per sample")
+        problem = "has no rows below the header" if raw.strip() else "is empty"
+        raise error(f"{path}: the table {problem}; save it as CSV with a header line and one row per sample")
     return table, notes
 
 
 def read_text(path: str | Path, *, error: type[Ig3dError] = PredictionsError, nul: bool = False) -> str:
     """Text of a list, such as one id per line, in the encodings of :func:`read_table`.
 
-    ``nul`` accepts NUL bytes: in a long list of a dataset, one damaged line is one file that is not there.
+    ``nul`` accepts NUL bytes: a damaged line in a long list of a dataset is then a file that does not exist.
 
     Raises
     ------
-    Ig3dError : of class ``error``: unreadable, or no text.
+    Ig3dError : of class ``error``: the file cannot be read, or is not text.
     """
     source = Path(path)
     try:
@@ -127,7 +129,7 @@ def read_text(path: str | Path, *, error: type[Ig3dError] = PredictionsError, nu
 
 
 def _read_bytes(source: Path, error: type[Ig3dError]) -> bytes:
-    """Content of a regular file or a pipe, decompressed; devices are refused."""
+    """Decompressed content of a regular file or a pipe; raises an error for folders and devices."""
     if source.is_dir():
         raise error(f"{source}: is a folder; give the path of a table")
     # Without O_NONBLOCK, opening a pipe without a writer would hang.
@@ -147,7 +149,7 @@ def _read_bytes(source: Path, error: type[Ig3dError]) -> bytes:
 
 
 def _from_parquet(source: Path, raw: bytes, error: type[Ig3dError]) -> pd.DataFrame:
-    """Parquet table, the index of a data frame among its columns."""
+    """Table of a Parquet file, with the index of a data frame as a column."""
     require("pyarrow", wanted_by=str(source))
     parquet = require("pyarrow.parquet", wanted_by=str(source))
     table: pd.DataFrame = parquet.read_table(io.BytesIO(raw), use_threads=False).to_pandas(
@@ -175,7 +177,7 @@ def _from_text(
     reader = csv.reader(stream, delimiter=separator, skipinitialspace=True)
     try:
         header = [" ".join(cell.split()) for cell in next(reader, [])]
-        rows = (row for row in reader if any(map(str.strip, row)))  # none is empty, or of separators only
+        rows = (row for row in reader if any(map(str.strip, row)))  # without empty rows
         first = next(rows, [])
         names = _column_names(header, first)
         _check_names(source, names, error)
@@ -210,23 +212,26 @@ def _decode(source: Path, raw: bytes, error: type[Ig3dError]) -> tuple[str, tupl
                 f"{source}: is marked as {encoding.upper()}, but cannot be decoded ({exc.reason}); save it as UTF-8"
             ) from exc
         text = raw.decode("cp1252", errors="replace") if b"\x81" not in raw else raw.decode("latin-1")
-        notes = (f"WARNING {source.name}: read as Latin-1, as it is no UTF-8; check names with accents",)
+        notes = (
+            f"WARNING {source.name}: read as Latin-1, because it is not UTF-8; check names with accents",
+        )
     if text.lstrip()[:1] in ("[", "{"):
         raise error(f"{source}: is JSON; save the table as CSV")
     return text, notes
 
 
 def _check_nul(source: Path, text: str, error: type[Ig3dError]) -> str:
+    """The text; raises an error if it has a NUL byte."""
     if (at := text.find("\x00")) >= 0:
         raise error(
-            f"{source}: line {text.count(chr(10), 0, at) + 1} has a NUL byte; the file is damaged or no table: save it "
-            "again as CSV"
+            f"{source}: line {text.count(chr(10), 0, at) + 1} has a NUL byte; the file is damaged or not a table: "
+            "save it again as CSV"
         )
     return text
 
 
 def _is_comment(lines: list[str]) -> bool:
-    """Whether the first line is no header: Excel's ``sep=;``, or a remark (#) of fewer cells than the table."""
+    """Whether the first line is not the header: ``sep=;`` of Excel, or a comment (#) of fewer cells than the table."""
     if lines[0].lower().startswith("sep="):
         return True
     after = next((line for line in lines[1:] if line.strip() and not line.lstrip().startswith("#")), "")
@@ -234,11 +239,12 @@ def _is_comment(lines: list[str]) -> bool:
 
 
 def _width(lines: list[str]) -> int:
+    """Largest number of cells of the first line, over all separators."""
     return max(len(next(csv.reader(lines[:1], delimiter=mark), [])) for mark in _SEPARATORS)
 
 
 def _separator(lines: list[str]) -> str:
-    """The separator that gives the widest header; of equal ones the one by which the next rows are as wide."""
+    """The separator that gives the widest header; on ties, the most rows of the same width."""
 
     def fit(mark: str) -> tuple[int, int]:
         try:
@@ -252,7 +258,7 @@ def _separator(lines: list[str]) -> str:
 
 
 def _column_names(header: list[str], first: list[str]) -> list[str]:
-    """Names of the columns; one of an index that has none where the first row has one cell more."""
+    """Names of the columns, with one for an index column without a name if the first row has one cell more."""
     names = list(header)
     if len(first) == len(names) + 1:
         if not first[-1]:
@@ -269,7 +275,7 @@ def _checked_rows(
     line: Callable[[], int],
     error: type[Ig3dError],
 ) -> Iterator[list[str]]:
-    """Rows of one width, without empty cells beyond it; others are refused with their line."""
+    """Rows of ``width`` cells; further empty cells are removed. Raises an error for other rows, with their line."""
     for row in rows:
         if len(row) < width or any(row[width:]):
             raise error(
@@ -282,16 +288,17 @@ def _checked_rows(
 def _from_rows(
     rows: Iterator[list[str]], names: list[str], separator: str, numeric: Callable[[str], bool]
 ) -> pd.DataFrame:
-    """Rows as a table of text and of the columns that are ``numeric``.
+    """Table of rows; columns are text, or numbers if ``numeric`` of their name is true.
 
-    pandas' own parser would fill rows that are too short, and it loses an empty first cell after a carriage return.
+    The parser of pandas is not used: it fills rows that are too short, and loses an empty first cell after a carriage
+    return.
     """
     import pandas as pd
 
     numbers = {name for name in names if numeric(name)}
     parts: dict[str, list[np.ndarray]] = {name: [np.empty(0, object)] for name in names}
-    while some_rows := list(islice(rows, _ROWS_AT_ONCE)):
-        for name, cells in zip(names, zip(*some_rows, strict=True), strict=True):
+    while part := list(islice(rows, _ROWS_AT_ONCE)):
+        for name, cells in zip(names, zip(*part, strict=True), strict=True):
             column = _as_numbers(cells, separator) if name in numbers else _as_text(cells)
             parts[name].append(column)
     table = pd.DataFrame({name: np.concatenate(parts[name][1:] or parts[name]) for name in names})
@@ -312,14 +319,14 @@ def _check_names(source: Path, names: list[str], error: type[Ig3dError]) -> None
 
 
 def _unquoted(column: pd.Series) -> pd.Series:
-    """Cells that are all in single quotes, without them."""
+    """Column without single quotes, if all cells have them."""
     if column.iloc[0][:1] == "'" and column[column != ""].str.fullmatch("'.*'", flags=re.DOTALL).all():
         return column.str.slice(1, -1)
     return column
 
 
 def _with_points(column: pd.Series, separator: str) -> pd.Series:
-    """Numbers with a decimal comma, as in files that are separated by semicolons, with a point."""
+    """Column with decimal points, if its cells are numbers with a decimal comma and the separator is not a comma."""
     filled = column[column != ""]
     if separator == "," or not filled.head(50).str.fullmatch(_DECIMAL_COMMA).any():
         return column
@@ -333,7 +340,7 @@ def _as_text(cells: Sequence[str]) -> np.ndarray:
 
 
 def _as_numbers(cells: Sequence[str], separator: str) -> np.ndarray:
-    """Cells as (n,) float64, quickly where all are numbers."""
+    """Cells as (n,) float64, NaN for cells that are not numbers; fast if all are numbers."""
     try:
         if "_" not in "".join(cells):
             return np.fromiter(map(float, cells), np.float64, len(cells))
@@ -344,12 +351,12 @@ def _as_numbers(cells: Sequence[str], separator: str) -> np.ndarray:
 
 
 def to_numbers(column: np.ndarray) -> np.ndarray:
-    """Cells as (n,) float64, exactly as they are written; NaN where one is no number."""
+    """Cells as (n,) float64, NaN for cells that are not numbers."""
     return np.fromiter(map(_to_number, column.tolist()), np.float64, len(column))
 
 
 def _to_number(cell: Any) -> float:
     try:
-        return math.nan if isinstance(cell, str) and "_" in cell else float(cell)  # 1_000 is no number
+        return math.nan if isinstance(cell, str) and "_" in cell else float(cell)  # 1_000 is not a number
     except (TypeError, ValueError, OverflowError):
         return math.nan

@@ -78,7 +78,7 @@ def test_label_maps(
         ),
         (["1"], "1=happy,1=sad", "cannot read '1=sad' .* write LABEL=CLASS"),
         (["1"], "1=", "write LABEL=CLASS"),
-        (["1"], "nonsense", "is no preset"),
+        (["1"], "nonsense", "is not a preset"),
         (["bored"], "rafdb", "has no class for bored"),
     ],
 )

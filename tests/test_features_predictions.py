@@ -262,7 +262,7 @@ def test_malformed_rows_are_refused_with_counts(arguments, message):
         (
             "x.npz",
             b"id,happy\n",
-            r"is no NumPy file \(it begins with b'id,happy'\); save a",
+            r"is not a NumPy file \(it begins with b'id,happy'\); save a",
         ),
         (
             "x.npy",

@@ -241,7 +241,7 @@ def test_an_error_while_writing_leaves_the_old_store(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(
-        StoreError, match=r"the store cannot be written.* name a place that can be written to"
+        StoreError, match=r"the store cannot be written.* choose a folder that can be written to"
     ):
         write(tmp_path / "file" / "a.h5")
     assert len(CodeStore(write(tmp_path / "new" / "folder" / "a.h5"))) == 200

@@ -55,7 +55,7 @@ def test_only_what_is_asked_for_is_read(store: Path) -> None:
         with pytest.raises(StoreError):
             opened.codes("shape")
         # which is no fault of the store
-        with pytest.raises(UsageError, match="rows: ndarray is no slice"):
+        with pytest.raises(UsageError, match="rows: ndarray is not a slice"):
             opened.codes("expression", np.array([7, 2]))  # type: ignore[arg-type]
 
 

@@ -194,7 +194,7 @@ def test_files_that_hold_no_features(tmp_path: Path) -> None:
     with pytest.raises(PredictionsError, match="no such file of features"):
         load_features(tmp_path / "x.npz")
     (tmp_path / "x.npz").write_bytes(b"PK\x03\x04")
-    with pytest.raises(PredictionsError, match=r"cannot be read as a NumPy file|is no NumPy file"):
+    with pytest.raises(PredictionsError, match=r"cannot be read as a NumPy file|is not a NumPy file"):
         load_features(tmp_path / "x.npz")
     np.save(tmp_path / "x.npy", np.zeros(3))
     with pytest.raises(PredictionsError, match="a single array without ids"):

@@ -18,9 +18,9 @@ from ..values import Block, Status
 
 FORMAT = "ig3d-codes"
 FORMAT_VERSION = 2
-# Rows read at a time where all are gone through.
+# Number of rows that are read at a time.
 STEP = 4096
-# Not part of the content hash: where and when, not what.
+# Attributes that are not part of the content hash.
 _UNHASHED = frozenset({"created", "root", "content_sha256"})
 _LARGEST = float(np.finfo(np.float32).max)
 _NOT_IN_NAMES = frozenset(",+:/")  # separate block names in options and columns
@@ -28,7 +28,7 @@ _NOT_IN_NAMES = frozenset(",+:/")  # separate block names in options and columns
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One dataset of the format: type, shape of a row, and range; NaN is allowed in floats."""
+    """Specification of a dataset: type, shape of a row, and range of its values; floats may be NaN."""
 
     dtype: str  # "S" is UTF-8 text of any width
     row: tuple[int, ...] = ()
@@ -62,17 +62,17 @@ OPTIONAL_COLUMNS = {"sample/time": Column("f8", low=0)}
 
 @dataclass(frozen=True, slots=True)
 class StoreInfo:
-    """The store's attributes: what was extracted, from what, by what.
+    """Attributes of a store: dataset, regressor, detector, crop and configuration of the extraction.
 
     Attributes
     ----------
     dataset : str
         Name of the adapter.
     root : str
-        Folder the paths are relative to, when it was extracted.
+        Folder of the dataset at the time of the extraction.
     classes : tuple of str
     regressor, detector, crop, config : dict
-        As JSON: names, versions, runtimes, weights' SHA-256, options.
+        JSON values: names, versions, runtimes, SHA-256 of the weights, options.
     ig3d_version : str
     created : str
         ISO 8601, UTC.
@@ -90,7 +90,7 @@ class StoreInfo:
 
 
 def content_hash(file: h5py.File) -> str:
-    """SHA-256 over names, types and bytes of all datasets and attributes, less where and when it was made."""
+    """SHA-256 of the names, types and bytes of all datasets and attributes, without the folder and the date."""
     total = hashlib.sha256()
 
     def add(name: str, item: h5py.Group | h5py.Dataset) -> None:
@@ -111,18 +111,18 @@ def content_hash(file: h5py.File) -> str:
 
 
 def spans_of(column: h5py.Dataset) -> Iterator[slice]:
-    """All rows, some thousand at a time, in whole chunks: so that none is read and checked twice."""
+    """Slices that cover all rows, of about 4096 rows each and in whole chunks, so that each chunk is read once."""
     chunk = column.chunks[0] if column.chunks else 1
     step = max(1, STEP // chunk) * chunk
     return (slice(start, start + step) for start in range(0, len(column), step))
 
 
 def check_columns(file: h5py.File) -> int:
-    """Refuse datasets of another type or shape, and values out of range; returns the number of rows.
+    """Check type, shape and range of all datasets, and return the number of rows.
 
     Raises
     ------
-    ValueError : a dataset is absent or not as the format states, or rows are pending.
+    ValueError : a dataset is missing or does not follow the format, or rows are pending.
     """
     classes = read_info(file).classes
     missing = [name for name in (*COLUMNS, "codes") if name not in file]
@@ -130,14 +130,14 @@ def check_columns(file: h5py.File) -> int:
         raise ValueError(f"the dataset {missing[0]} is missing")
     if not isinstance(file["codes"], h5py.Group):
         raise ValueError("codes is not a group")
-    known = COLUMNS | {name: column for name, column in OPTIONAL_COLUMNS.items() if name in file}
-    columns = known | {f"codes/{name}": Column("f4", (-1,)) for name in file["codes"]}
+    fixed = COLUMNS | {name: column for name, column in OPTIONAL_COLUMNS.items() if name in file}
+    columns = fixed | {f"codes/{name}": Column("f4", (-1,)) for name in file["codes"]}
     rows = {name: _rows(file, name, column) for name, column in columns.items()}
     if len({*rows.values()}) != 1:
         raise ValueError(f"datasets differ in their number of rows: {rows}")
     if not rows["sample/id"]:
         raise ValueError("the store has no rows")
-    for name, column in known.items():
+    for name, column in fixed.items():
         if column.dtype != "S":
             values = file[name][()]
             high = len(classes) - 1 if name == "sample/label" else column.high
@@ -153,6 +153,7 @@ def check_columns(file: h5py.File) -> int:
 
 
 def _rows(file: h5py.File, name: str, column: Column) -> int:
+    """Number of rows of a dataset, after checking its type and shape."""
     item = file[name]
     if not isinstance(item, h5py.Dataset) or item.shape is None:
         raise ValueError(f"{name} is not a dataset")
@@ -168,35 +169,38 @@ def _rows(file: h5py.File, name: str, column: Column) -> int:
 
 
 def _check_range(name: str, values: np.ndarray, low: float, high: float) -> None:
-    """Refuse infinite values, and values outside of a range; NaN is allowed."""
+    """Raise an error for values that are infinite or outside of a range; NaN is allowed."""
     least, most = np.fmin.reduce(values, axis=None), np.fmax.reduce(values, axis=None)
     if np.isnan(least) or (max(low, -_LARGEST) <= least and most <= min(high, _LARGEST)):
         return
-    known = values[~np.isnan(values)]
-    bad = known[~((known >= low) & (known <= high) & np.isfinite(known))]
-    raise ValueError(f"{name} has {bad.size} values outside [{low:g}, {high:g}], such as {bad.flat[0]}")
+    numbers = values[~np.isnan(values)]
+    outside = numbers[~((numbers >= low) & (numbers <= high) & np.isfinite(numbers))]
+    raise ValueError(
+        f"{name} has {outside.size} values outside [{low:g}, {high:g}], such as {outside.flat[0]}"
+    )
 
 
 def _check_boxes(name: str, boxes: np.ndarray) -> None:
-    """Refuse (n, 4) boxes that are NaN in part, or whose corners are exchanged."""
+    """Raise an error for (n, 4) boxes that are NaN in part, or whose corners are exchanged."""
     x0, y0, x1, y1 = boxes.T
-    none = np.isnan(x0) & np.isnan(y0) & np.isnan(x1) & np.isnan(y1)
-    bad = ~((x0 <= x1) & (y0 <= y1) | none)
-    if bad.any():
+    missing = np.isnan(x0) & np.isnan(y0) & np.isnan(x1) & np.isnan(y1)
+    invalid = ~((x0 <= x1) & (y0 <= y1) | missing)
+    if invalid.any():
         raise ValueError(
-            f"{name} has {int(bad.sum())} rows that are no box x0 <= x1, y0 <= y1, such as {boxes[bad][0].tolist()}"
+            f"{name} has {int(invalid.sum())} rows that are not boxes with x0 <= x1 and y0 <= y1, such as "
+            f"{boxes[invalid][0].tolist()}"
         )
 
 
 def _check_ids(ids: np.ndarray) -> None:
-    """Refuse (n,) ids that are empty or occur twice."""
+    """Raise an error for (n,) ids that are empty or repeated."""
     if (ids[1:] > ids[:-1]).all() and ids[0]:
         return
-    known, counts = np.unique(ids, return_counts=True)
-    if not known[0]:
+    unique, counts = np.unique(ids, return_counts=True)
+    if not unique[0]:
         raise ValueError("sample/id has an empty id")
     if (counts > 1).any():
-        twice = known[counts > 1][0].decode(errors="replace")
+        twice = unique[counts > 1][0].decode(errors="replace")
         raise ValueError(f"sample/id has {int((counts > 1).sum())} ids more than once, such as {twice!r}")
 
 
@@ -205,7 +209,7 @@ def read_info(file: h5py.File) -> StoreInfo:
 
     Raises
     ------
-    ValueError, KeyError : one is missing, not text, or not the JSON that the format states.
+    ValueError, KeyError : an attribute is missing or does not follow the format.
     """
     texts: dict[str, Any] = {
         name: _text(file, "the file", name) for name in ("dataset", "root", "ig3d_version", "created")
@@ -221,29 +225,29 @@ def read_info(file: h5py.File) -> StoreInfo:
 
 
 def read_blocks(file: h5py.File) -> dict[str, Block]:
-    """Block name -> what its attributes say, in the order the regressor wrote them.
+    """Name -> description of each block, from its attributes, in the order in which the regressor writes them.
 
     Raises
     ------
-    ValueError, KeyError : an attribute is missing or not as the format states.
+    ValueError, KeyError : an attribute is missing or does not follow the format.
     """
-    group, found = file["codes"], {}
+    group, blocks = file["codes"], {}
     for name in sorted(group, key=lambda block: int(group[block].attrs.get("position", 0))):
         item, where = group[name], f"codes/{name}"
         columns = _json(item, where, "columns") if "columns" in item.attrs else []
         if not _distinct_texts(columns):
             raise ValueError(f"the attribute columns of {where} is not a list of distinct names")
-        found[name] = Block(
+        blocks[name] = Block(
             width=item.shape[1],
             columns=tuple(columns),
             **{key: _text(item, where, key) for key in ("unit", "basis", "description")},
         )
-    check_blocks(found)
-    return found
+    check_blocks(blocks)
+    return blocks
 
 
 def check_blocks(blocks: dict[str, Block]) -> None:
-    """Refuse blocks whose names could not be written in an option, and a store without any.
+    """Raise an error if there are no blocks, or if a name cannot be written in an option.
 
     Raises
     ------
@@ -280,11 +284,11 @@ def _distinct_texts(names: Any) -> bool:
     return len({*names}) == len(names)
 
 
-def misplaced(codes: np.ndarray, ok: np.ndarray) -> dict[str, np.ndarray]:
-    """Rows of (n, width) codes that break the format, by what they have; ``ok`` (n,) marks the rows with codes."""
+def invalid_rows(codes: np.ndarray, ok: np.ndarray) -> dict[str, np.ndarray]:
+    """Problem -> indices of the rows of (n, width) codes that have it; ``ok`` (n,) bool are the rows with codes."""
     finite = np.isfinite(codes)
-    found = {
+    rows_of = {
         "NaN or infinity where the status is ok": np.flatnonzero(ok & ~finite.all(axis=1)),
         "numbers where the status is not ok": np.flatnonzero(~ok & ~np.isnan(codes).all(axis=1)),
     }
-    return {what: rows for what, rows in found.items() if len(rows)}
+    return {problem: rows for problem, rows in rows_of.items() if len(rows)}

@@ -1,4 +1,4 @@
-"""Reading a store: opened only if its data lie in the file and follow the format; codes are read when asked for."""
+"""Read a store. It is checked when it is opened: all data must be in the file and follow the format."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .format import (
     StoreInfo,
     check_columns,
     content_hash,
-    misplaced,
+    invalid_rows,
     read_blocks,
     read_info,
     spans_of,
@@ -41,7 +41,7 @@ _SMALL_BYTES = 1 << 20
 
 
 class CodeStore:
-    """A finished store, open for reading; columns and codes are read on request.
+    """A store, open for reading; columns and codes are read when a method needs them.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class CodeStore:
 
     Raises
     ------
-    StoreError : not an ig3d store, of another version, cut short, or with unfinished rows.
+    StoreError : the file is not a store, is of another version or damaged, or has unfinished rows.
 
     Examples
     --------
@@ -66,14 +66,14 @@ class CodeStore:
         if not self.path.is_file():
             raise StoreError(f"{path}: no such store; make one with ig3d extract")
         try:
-            # no cache of chunks: each is read once, and would be copied through it
+            # Without a cache of chunks: each chunk is read once, and the cache would only add a copy.
             self._file = h5py.File(self.path, "r", rdcc_nbytes=0)
         except OSError as exc:
             raise StoreError(f"{path}: is no HDF5 file, or is cut short; extract it again") from exc
         try:
-            with self._border("its datasets"):
+            with self._store_errors("its datasets"):
                 self._check_kind()
-                check_places(self._file)
+                check_storage(self._file)
                 self._rows = check_columns(self._file)
         except StoreError:
             self._file.close()
@@ -93,21 +93,21 @@ class CodeStore:
             )
 
     @contextmanager
-    def _border(self, what: str) -> Iterator[None]:
-        """Errors of HDF5, of checksums and of the format's checks as one line."""
+    def _store_errors(self, part: str) -> Iterator[None]:
+        """Turn errors of HDF5, of checksums and of the checks of the format into a one-line StoreError."""
         try:
             yield
         except ValueError as exc:
             raise StoreError(f"{self.path}: not a sound store: {exc}; extract it again") from exc
         except (OSError, KeyError, RuntimeError, TypeError, OverflowError, MemoryError) as exc:
-            raise StoreError(f"{self.path}: {what} cannot be read: damaged; extract it again") from exc
+            raise StoreError(f"{self.path}: {part} cannot be read: damaged; extract it again") from exc
 
     def column(self, name: str, rows: slice = slice(None)) -> np.ndarray:
         """Rows of a dataset.
 
         Parameters
         ----------
-        name : its name in the file, such as ``sample/message``, ``face/box`` or ``codes/pose``
+        name : name of the dataset, such as ``sample/message``, ``face/box`` or ``codes/pose``
         rows : slice
 
         Returns
@@ -117,26 +117,26 @@ class CodeStore:
         Raises
         ------
         StoreError : the dataset cannot be read.
-        UsageError : rows are no slice.
+        UsageError : ``rows`` is not a slice.
         """
         values = self._raw(name, rows)
         if values.dtype.kind != "S":
             return values
-        with self._border(name):
+        with self._store_errors(name):
             try:
-                return values.astype("U")  # ASCII, ten times as fast
+                return values.astype("U")  # only for ASCII, but ten times as fast
             except UnicodeDecodeError:
                 return np.char.decode(values, "utf-8")
 
     def _raw(self, name: str, rows: slice = slice(None)) -> np.ndarray:
-        """Rows of a dataset; texts as UTF-8 bytes, as wide as the longest."""
+        """Rows of a dataset; texts as UTF-8 bytes of the width of the longest text."""
         if not isinstance(rows, slice):
-            raise UsageError(f"rows: {type(rows).__name__} is no slice; read all rows and index that array")
-        with self._border(name):
+            raise UsageError(f"rows: {type(rows).__name__} is not a slice; read all rows and index the array")
+        with self._store_errors(name):
             column = self._file[name]
             if column.dtype.kind != "S":
                 return np.asarray(column[rows])
-            # those in the file may be far wider, such as messages that are mostly empty
+            # Texts may be much wider in the file, such as messages, most of which are empty.
             spans = spans_of(column) if rows == slice(None) else [rows]
             return np.concatenate([np.empty(0, "S1"), *(narrowed(column[span]) for span in spans)])
 
@@ -156,7 +156,7 @@ class CodeStore:
 
     @cached_property
     def info(self) -> StoreInfo:
-        with self._border("its attributes"):
+        with self._store_errors("its attributes"):
             return read_info(self._file)
 
     @cached_property
@@ -165,7 +165,7 @@ class CodeStore:
         import pandas as pd
 
         classes = list(self.info.classes)
-        with self._border("its samples"):
+        with self._store_errors("its samples"):
             table = pd.DataFrame(
                 {
                     "id": _strings(self._raw("sample/id")),
@@ -197,8 +197,8 @@ class CodeStore:
 
     @cached_property
     def blocks(self) -> dict[str, Block]:
-        """Block name -> what it holds, in the order the regressor wrote them."""
-        with self._border("its blocks"):
+        """Name -> description of each block, in the order in which the regressor writes them."""
+        with self._store_errors("its blocks"):
             return read_blocks(self._file)
 
     @property
@@ -209,19 +209,21 @@ class CodeStore:
         return {name: tuple(map(str, blocks)) for name, blocks in items if isinstance(blocks, list)}
 
     def codes(self, block: str, rows: slice = slice(None)) -> np.ndarray:
-        """(n, width) float32 codes of one block, NaN exactly where the status is not ok.
+        """(n, width) float32 codes of one block, NaN in rows whose status is not ok.
 
         Raises
         ------
-        StoreError : there is no such block, its bytes were changed, or it has NaN or numbers in the wrong rows.
-        UsageError : rows are no slice.
+        StoreError : the block does not exist, its bytes were changed, or it has NaN or numbers in the wrong rows.
+        UsageError : ``rows`` is not a slice.
         """
         if block not in self._file["codes"]:
             raise StoreError(f"{self.path}: no block {block!r}; choose one of {', '.join(self.blocks)}")
         codes = self.column(f"codes/{block}", rows)
-        if bad := misplaced(codes, self.ok[rows]):
+        if invalid := invalid_rows(codes, self.ok[rows]):
             start = rows.indices(len(self))[0]
-            problems = "; ".join(self._describe(block, what, start + places) for what, places in bad.items())
+            problems = "; ".join(
+                self._describe(block, problem, start + indices) for problem, indices in invalid.items()
+            )
             raise StoreError(f"{self.path}: {problems}; extract it again")
         return codes
 
@@ -236,14 +238,14 @@ class CodeStore:
         Returns
         -------
         pandas.DataFrame
-            ``id``, ``path``, ``split``, ``label``, ``valence``, ``arousal``, ``group``, ``status``, ``message``, for
-            videos ``time`` in seconds, then a float32 column per code: ``pose:0``, ``pose:1``, ... ``split``,
-            ``label`` and ``status`` are Categoricals; NaN stands for no split and no
-            label, and for all codes of a row whose status is not ``ok``.
+            Columns ``id``, ``path``, ``split``, ``label``, ``valence``, ``arousal``, ``group``, ``status``,
+            ``message``, for videos ``time`` in seconds, then a float32 column for each code: ``pose:0``, ``pose:1``, ...
+            ``split``, ``label`` and ``status`` are Categoricals. NaN is a missing split or label, and the codes of rows
+            whose status is not ``ok``.
 
         Raises
         ------
-        StoreError : there is no such block, or the store is damaged.
+        StoreError : a block does not exist, or the store is damaged.
         """
         import pandas as pd
 
@@ -254,46 +256,49 @@ class CodeStore:
             parts.append(code_columns(block, self.codes(block)))
         return pd.concat(parts, axis=1)
 
-    def _describe(self, block: str, what: str, rows: np.ndarray) -> str:
+    def _describe(self, block: str, problem: str, rows: np.ndarray) -> str:
+        """Message about a problem of a block in these rows."""
         ids = listed(self.samples["id"].iloc[rows].tolist())
-        return f"codes/{block} has {what}, in {plural(len(rows), 'row')} ({ids})"
+        return f"codes/{block} has {problem}, in {plural(len(rows), 'row')} ({ids})"
 
     @property
     def content_sha256(self) -> str:
-        """Hash of everything but where and when; equal for equal stores. As written, not recomputed."""
+        """Stored hash of the content without folder and date (:func:`~.format.content_hash`); not recomputed."""
         return str(self._file.attrs.get("content_sha256", ""))
 
     def check_content(self) -> None:
-        """Read everything and refuse what :meth:`verify` finds: 1 GB in two to three seconds.
+        """Raise an error if :meth:`verify` finds a problem; 1 GB takes two to three seconds.
 
         Raises
         ------
-        StoreError : the store is not what was written, or breaks the format.
+        StoreError : the content was changed, or does not follow the format.
         """
         if problems := self.verify():
             raise StoreError(f"{self.path}: not a sound store: {'; '.join(problems)}; extract it again")
 
     def verify(self) -> list[str]:
-        """Read everything and say what is wrong: changed bytes, ids twice, NaN where there should be none.
+        """Read the whole store and describe its problems: changed bytes, and NaN or numbers in the wrong rows.
 
         Returns
         -------
-        list of str, empty when the store is sound
+        list of str, empty if there are no problems
         """
         problems = []
         try:
-            with self._border("its datasets"):
+            with self._store_errors("its datasets"):
                 changed = content_hash(self._file) != self.content_sha256
             if changed:
-                problems.append("bytes were changed: the content has another hash than was written with it")
+                problems.append("bytes were changed: the content does not match the stored hash")
             _ = self.samples, self.messages  # decodes the texts
             for name in self.blocks:
-                found: dict[str, list[np.ndarray]] = {}
+                invalid: dict[str, list[np.ndarray]] = {}
                 for span in spans_of(self._file[f"codes/{name}"]):
-                    bad = misplaced(self.column(f"codes/{name}", span), self.ok[span])
-                    for what, rows in bad.items():
-                        found.setdefault(what, []).append(rows + span.start)
-                problems += [self._describe(name, what, np.concatenate(rows)) for what, rows in found.items()]
+                    of_span = invalid_rows(self.column(f"codes/{name}", span), self.ok[span])
+                    for problem, rows in of_span.items():
+                        invalid.setdefault(problem, []).append(rows + span.start)
+                problems += [
+                    self._describe(name, problem, np.concatenate(rows)) for problem, rows in invalid.items()
+                ]
         except StoreError as exc:
             problems.append(str(exc))
         return problems
@@ -306,13 +311,13 @@ def code_columns(block: str, codes: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(codes, columns=[f"{block}:{column}" for column in range(codes.shape[1])])
 
 
-def check_places(file: h5py.File) -> None:
-    """Refuse everything through which HDF5 would read values from elsewhere, or the same values under two names.
+def check_storage(file: h5py.File) -> None:
+    """Raise an error if HDF5 would read values from another file, or the same values under two names.
 
     Raises
     ------
-    ValueError : a soft, external or second hard link, a virtual dataset, external storage, an unusual filter, or a
-        dataset that declares far more bytes than the file holds.
+    ValueError : the file has a soft, external or second hard link, a virtual dataset, external storage, an unusual
+        filter, or a dataset that declares many more bytes than the file contains.
     """
     seen = {h5py.h5o.get_info(file.id).addr}
     groups = [file["/"]]
@@ -321,7 +326,7 @@ def check_places(file: h5py.File) -> None:
         for key in group:
             name = f"{group.name.rstrip('/')}/{key}".lstrip("/")
             if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-                raise ValueError(f"{name} is a link; a store must hold all of its data itself")
+                raise ValueError(f"{name} is a link; a store must contain all of its data")
             item = group[key]
             address = h5py.h5o.get_info(item.id).addr
             if address in seen:
@@ -337,14 +342,14 @@ def check_places(file: h5py.File) -> None:
 
 def _check_storage(name: str, dataset: h5py.Dataset) -> None:
     if dataset.is_virtual or dataset.external:
-        raise ValueError(f"{name} lies in another file; a store must hold all of its data itself")
+        raise ValueError(f"{name} is in another file; a store must contain all of its data")
     properties = dataset.id.get_create_plist()
-    filters = {properties.get_filter(place)[0] for place in range(properties.get_nfilters())}
+    filters = {properties.get_filter(index)[0] for index in range(properties.get_nfilters())}
     if filters - _FILTERS:
-        raise ValueError(f"{name} has the HDF5 filter {min(filters - _FILTERS)}, which no store has")
+        raise ValueError(f"{name} has the HDF5 filter {min(filters - _FILTERS)}, which stores do not use")
     size, stored = dataset.nbytes or 0, dataset.id.get_storage_size()
     if size > _SMALL_BYTES and size > _MOST_EXPANSION * stored:
-        raise ValueError(f"{name} declares {size} bytes, but the file holds {stored}")
+        raise ValueError(f"{name} declares {size} bytes, but the file contains {stored}")
 
 
 def _strings(texts: np.ndarray) -> pd.api.extensions.ExtensionArray:
@@ -355,14 +360,14 @@ def _strings(texts: np.ndarray) -> pd.api.extensions.ExtensionArray:
 
 
 def narrowed(texts: np.ndarray) -> np.ndarray:
-    """UTF-8 bytes in the width of the longest."""
+    """(n,) UTF-8 bytes, in an array of the width of the longest text."""
     letters = np.ascontiguousarray(texts).view(np.uint8).reshape(len(texts), texts.itemsize)
     width = 1 + int(np.flatnonzero(letters.any(axis=0)).max(initial=0))
     return texts.astype(f"S{width}", copy=False)
 
 
 def read_rows(store: CodeStore, rows: slice = slice(None)) -> Iterator[Rows]:
-    """The outcomes in a store (or in some rows of it) as :class:`Rows`, some thousand at a time, in order."""
+    """Results in a store, or in a slice of its rows, as :class:`Rows` of at most 4096 rows each, in order."""
     read = store.column
     first, last, _ = rows.indices(len(store))
     for start in range(first, last, STEP):

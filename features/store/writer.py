@@ -1,6 +1,6 @@
-"""Writing a store: under a temporary neighbour's name, hashed, flushed to disk, renamed, its folder flushed too.
+"""Write a store: under a temporary name, then hashed, flushed to disk and renamed.
 
-A file under its final name is finished; after an error the earlier file, if any, is unchanged.
+A file with its final name is complete. After an error, an earlier file with this name is unchanged.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MESSAGE_BYTES = 200
 MOST_CLASSES = np.iinfo(np.int16).max
 _CHUNK_BYTES = 1 << 18
 
-# Types in the file of the columns that have another than in memory.
+# Types in the file, of columns whose type differs from that in memory.
 _TYPES = {
     "sample/split": h5py.enum_dtype({split.name: split.value for split in Split}, basetype="i1"),
     "sample/status": h5py.enum_dtype({status.name: status.value for status in Status}, basetype="i1"),
@@ -44,7 +44,10 @@ _TYPES = {
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait until the end: HDF5 calls back into :class:`_Disk`, and does not survive it raising."""
+    """Delay Ctrl-C and SIGTERM until the end of the block.
+
+    HDF5 calls methods of :class:`_Disk`, and crashes if a signal raises an exception in them.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # Python runs its signal handlers in the main thread only
         return
@@ -66,9 +69,10 @@ def _signals_held() -> Iterator[None]:
 
 
 class StoreWriter:
-    """Writes one store: samples first, outcomes in any order, then closed, hashed, flushed and renamed.
+    """Context manager that writes one store: samples when it is opened, then results of rows in any order.
 
-    Folders that lack are made. Used as a context manager; when the body raises, nothing appears under the final name.
+    At the end, the file is hashed, flushed and renamed. Missing folders are created. If the block raises an error, no
+    file with the final name is written.
 
     Parameters
     ----------
@@ -97,7 +101,7 @@ class StoreWriter:
             raise StoreError(f"{path}: {exc}") from exc
         if len(info.classes) > MOST_CLASSES:
             raise StoreError(f"{path}: {len(info.classes)} classes; a store holds at most {MOST_CLASSES}")
-        # open while they are written, so that a chunk is filled in memory and checked, packed and put once
+        # Datasets stay open while they are written, so that each chunk is filled in memory and written once.
         self._columns: dict[str, h5py.Dataset] = {}
 
     def __enter__(self) -> Self:
@@ -105,7 +109,7 @@ class StoreWriter:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
-            raise self._cannot(exc) from exc
+            raise self._cannot_write(exc) from exc
         try:
             with _signals_held():
                 self._disk = _Disk(self._temporary)
@@ -113,7 +117,7 @@ class StoreWriter:
                 self._create()
         except OSError as exc:
             self._discard()
-            raise self._cannot(exc) from exc
+            raise self._cannot_write(exc) from exc
         except BaseException:
             self._discard()
             raise
@@ -126,14 +130,14 @@ class StoreWriter:
         if kind is not None:
             self._discard()
             if isinstance(value, OSError):
-                raise self._cannot(value) from value
+                raise self._cannot_write(value) from value
             return
         try:
             self._file.flush()
-            self._disk.check()  # or what is not there would be read for the hash
+            self._disk.check()  # before the content is read for the hash
             self._file.attrs["content_sha256"] = content_hash(self._file)
             self._file.close()
-            # here, while signals are held: an exception is lost in the weak references to what h5py has open
+            # While signals are delayed: an exception would be lost in the weak references of h5py to open objects.
             self._columns.clear()
             del self._file
             self._disk.finish()
@@ -141,17 +145,18 @@ class StoreWriter:
             flush_folder(self.path.parent)  # the shards are removed next
         except OSError as exc:
             self._discard()
-            raise self._cannot(exc) from exc
+            raise self._cannot_write(exc) from exc
 
-    def _cannot(self, exc: OSError) -> StoreError:
+    def _cannot_write(self, exc: OSError) -> StoreError:
         if hasattr(self, "_disk"):
-            exc = self._disk.failure or exc  # HDF5 reports only its consequence
+            exc = self._disk.failure or exc  # the first error; that of HDF5 is only a consequence
         full = exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        todo = "free the disk and repeat the command" if full else "name a place that can be written to"
+        todo = "free the disk and repeat the command" if full else "choose a folder that can be written to"
         return StoreError(f"{self.path}: the store cannot be written: {exc}; {todo}")
 
     @_signals_held()
     def _discard(self) -> None:
+        """Close and remove the temporary file."""
         if hasattr(self, "_file"):
             self._file.close()
         if hasattr(self, "_disk"):
@@ -159,6 +164,7 @@ class StoreWriter:
         self._temporary.unlink(missing_ok=True)
 
     def _create(self) -> None:
+        """Write the attributes and the samples, and create the datasets of results."""
         file = self._file
         file.attrs["format"] = FORMAT
         file.attrs["format_version"] = FORMAT_VERSION
@@ -167,31 +173,31 @@ class StoreWriter:
 
         for column in TEXT_COLUMNS:
             texts = np.array([text.encode() for text in self._samples[column].tolist()], "S")
-            self._known(f"sample/{column}", texts, h5py.string_dtype("utf-8", texts.itemsize))
+            self._write_column(f"sample/{column}", texts, h5py.string_dtype("utf-8", texts.itemsize))
         for column in ("split", "label", "valence", "arousal"):
             name, values = f"sample/{column}", self._samples[column]
             values = values if values.dtype.kind == "f" else values.cat.codes
-            self._known(name, values.to_numpy(), _TYPES.get(name, np.dtype(COLUMNS[name].dtype)))
+            self._write_column(name, values.to_numpy(), _TYPES.get(name, np.dtype(COLUMNS[name].dtype)))
         if "time" in self._samples:
-            self._known("sample/time", self._samples["time"].to_numpy(), np.dtype("<f8"))
+            self._write_column("sample/time", self._samples["time"].to_numpy(), np.dtype("<f8"))
         for name, column_format in COLUMNS.items():
             if name not in file:
-                self._pending(name, column_format)
+                self._create_column(name, column_format)
         for position, (name, block) in enumerate(self._blocks.items()):
-            dataset = self._pending(f"codes/{name}", Column("f4", (block.width,)))
+            dataset = self._create_column(f"codes/{name}", Column("f4", (block.width,)))
             dataset.attrs.update(
                 unit=block.unit, description=block.description, basis=block.basis, position=position
             )
             if block.columns:
                 dataset.attrs["columns"] = json.dumps(block.columns)
 
-    def _known(self, name: str, values: np.ndarray, dtype: np.dtype) -> None:
-        """A column of the samples."""
+    def _write_column(self, name: str, values: np.ndarray, dtype: np.dtype) -> None:
+        """Create a dataset of the samples with its values."""
         values = values.astype(dtype)
         self._file.create_dataset(name, data=values, **_layout(values.shape, dtype))
 
-    def _pending(self, name: str, column: Column) -> h5py.Dataset:
-        """A column of outcomes; takes no space until it is written."""
+    def _create_column(self, name: str, column: Column) -> h5py.Dataset:
+        """Create a dataset of results, which uses no disk space until it is written."""
         dtype = _TYPES.get(name, np.dtype(column.dtype))
         shape = (len(self._samples), *column.row)
         fill = np.nan if dtype.kind == "f" else None
@@ -203,8 +209,8 @@ class StoreWriter:
 
     @_signals_held()
     def write(self, start: int, rows: Rows) -> None:
-        """Put the outcomes of ``len(rows)`` consecutive samples at row ``start``."""
-        outcomes = {
+        """Write the results of ``len(rows)`` consecutive samples, from row ``start``."""
+        columns = {
             "sample/status": rows.status,
             "sample/message": _encode(rows.message),
             "sample/width": rows.size_wh[:, 0],
@@ -217,20 +223,20 @@ class StoreWriter:
             "face/crop_box": rows.crop_box,
             **{f"codes/{name}": rows.codes[name] for name in self._blocks},
         }
-        for name, values in outcomes.items():
+        for name, values in columns.items():
             self._columns[name][start : start + len(rows)] = values
         self._disk.check()
 
 
 class _Disk(io.RawIOBase):
-    """The file under an HDF5 writer; it keeps a full disk from HDF5, which does not survive a failed close.
+    """File object for an HDF5 writer that hides write errors, because HDF5 crashes if closing a file fails.
 
-    After a write has failed it swallows the rest, and :meth:`check` and :meth:`finish` raise what happened.
+    After an error, further writes do nothing; :meth:`check` and :meth:`finish` raise the error.
 
     Attributes
     ----------
     failure : OSError or None
-        The first one.
+        The first error.
     """
 
     def __init__(self, path: Path) -> None:
@@ -264,11 +270,12 @@ class _Disk(io.RawIOBase):
             return size or 0
 
     def check(self) -> None:
+        """Raise the first error of a write, if there was one."""
         if self.failure is not None:
             raise self.failure
 
     def finish(self) -> None:
-        """Put everything on the disk and close; raises what a write had to hide."""
+        """Flush the file to disk and close it; raises the first error of a write."""
         self.check()
         os.fsync(self._raw.fileno())
         self.close()
@@ -279,7 +286,7 @@ class _Disk(io.RawIOBase):
 
 
 def _layout(shape: tuple[int, ...], dtype: np.dtype) -> dict[str, Any]:
-    """How a column lies in the file; only text is worth compressing (benchmarks/README.md)."""
+    """Options of h5py for a dataset: chunks, checksums, and compression of text (benchmarks/README.md)."""
     text = {"compression": "gzip", "compression_opts": 1} if dtype.kind == "S" else {}
     return {"chunks": _chunks(shape, dtype.itemsize), "fletcher32": True, **text}
 
@@ -290,7 +297,7 @@ def _chunks(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
 
 
 def _encode(messages: Sequence[str]) -> np.ndarray:
-    """Messages as fixed-length UTF-8, cut between characters where they are too long."""
+    """(n,) messages as fixed-length UTF-8; longer ones are cut between characters."""
     encoded = [_cut(message.encode(), MESSAGE_BYTES) for message in messages]
     return np.array(encoded, _TYPES["sample/message"])
 
