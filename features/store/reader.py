@@ -239,7 +239,7 @@ class CodeStore:
         -------
         pandas.DataFrame
             Columns ``id``, ``path``, ``split``, ``label``, ``valence``, ``arousal``, ``group``, ``status``,
-            ``message``, for videos ``time`` in seconds, then a float32 column for each code: ``pose:0``, ``pose:1``, ...
+            ``message``, for videos ``time`` in seconds, then a float32 column for each code: ``pose:0``, ...
             ``split``, ``label`` and ``status`` are Categoricals. NaN is a missing split or label, and the codes of rows
             whose status is not ``ok``.
 
