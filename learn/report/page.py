@@ -109,8 +109,13 @@ def fitted_on(view: View) -> str:
             f"train rows, its epoch chosen on {protocol['fits']['validation']} other rows"
         )
     rules = "rules" if any(of.fits for of in view.of_role("rule")) else RECALIBRATED
-    how = "cross-fitted in" if view.cross_fitted else "fitted on"
-    return f"{rules if view.has_2d else 'heads'} {how} {protocol['fitted_on']}"
+    fitted = rules if view.has_2d else "heads"
+    if not view.cross_fitted:
+        return f"{fitted} fitted on {protocol['fitted_on']}"
+    models = "a head" if fitted == "heads" else "parameters"
+    return (
+        f"{fitted} cross-fitted in {protocol['fitted_on']} (no row is predicted with {models} fitted on it)"
+    )
 
 
 def _table(columns: Sequence[Column], rows: list[Any]) -> dict[str, Any]:

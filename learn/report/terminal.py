@@ -8,6 +8,7 @@ from rich.console import Console
 from ..evaluate.metrics import METRICS
 from ..evaluate.predictors import CONDITIONAL
 from ..result import Result
+from ..rules import RECALIBRATED
 from .columns import TERMINAL, columns_of, rows_of
 from .compare import Comparison, by_predictor
 from .findings import findings_of
@@ -92,6 +93,8 @@ def _legend(view: View) -> str:
         adjusted = "" if view.intermediate else "adjusted "
         enough = "" if view.intermediate else " (an interval that excludes 0 is not enough)"
         parts.append(f"* ** *** gain with {adjusted}p < .05, .01, .001{enough}")
+    if RECALIBRATED in view.references:
+        parts.append("2d-recalibrated: 2d, recalibrated on the rows on which rules are fitted")
     control = view.control(view.primary_rule)
     if control is not None and control[1] == CONDITIONAL:
         parts.append("conditional: codes permuted among rows with similar 2D predictions")
