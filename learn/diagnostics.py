@@ -24,7 +24,7 @@ _LEVEL = 0.05  # of a test
 ENOUGH_GROUPS = 20
 _FEW_ROWS = 100  # reported rows below which percentiles of the bootstrap are approximate
 _FEW_FITTED = 10  # rows for each prediction column below which fitted parameters are inaccurate
-# task -> metric -> objectives that recalibration serves it with, and the loss from which it is clearly worse
+# task -> metric -> objectives for which recalibration should improve it, and the loss from which a warning appears
 _LOSSES: dict[str, dict[str, tuple[tuple[str, ...], float]]] = {
     # accuracy has no gradient: rules are fitted for it by the log loss
     "classes": {"accuracy": (("accuracy",), 0.02), "log_loss": (("accuracy", "logloss"), 0.02)},
@@ -40,7 +40,7 @@ def diagnostic(code: str, *, warning: bool = True, **values: Any) -> dict[str, A
 def check_rows(
     table: FusionTable, plan: EvaluationPlan, rules: tuple[Predictor, ...]
 ) -> list[dict[str, Any]]:
-    """Diagnostics of the rows: without 3D, of a single class, constant predictions, few to fit on, few groups."""
+    """Diagnostics of the rows: no 3D, a single class, constant predictions, few fitting rows, few groups."""
     found = []
     reported = plan.reported
     uncovered = int((~table.covered[reported]).sum())
@@ -73,7 +73,7 @@ def check_rows(
 def check_fitting_rows(
     table: FusionTable, plan: EvaluationPlan, rules: tuple[Predictor, ...]
 ) -> list[dict[str, Any]]:
-    """Warn of few rows to fit on."""
+    """Warn of few fitting rows."""
     rows, k = min(len(model.fit) for model in plan.fold_models), len(table.columns)
     if rows >= _FEW_FITTED * k:
         return []
@@ -143,11 +143,11 @@ def check_groups(groups: np.ndarray | None) -> list[dict[str, Any]]:
 
     Parameters
     ----------
-    groups : (n,) int, of the reported rows; None where rows stand for themselves
+    groups : (n,) int, of the reported rows; None if the data have no groups
 
     Notes
     -----
-    Of the 2^g ways to swap g groups two make a difference as great as the greatest: no p is below 2 / 2^g.
+    Of the 2^g exchanges of g groups, two give the greatest absolute difference, so that no p is below 2 / 2^g.
     """
     count = ENOUGH_GROUPS if groups is None else len(np.unique(groups))
     least = 2.0 ** (1 - count)

@@ -17,7 +17,7 @@ RELIABILITY = ("predictor", "condition", "rows", "low", "high", "count", "confid
 def confusion_table(
     predictors: Sequence[Predictor], truth: np.ndarray, covered: np.ndarray, classes: Sequence[str]
 ) -> pd.DataFrame:
-    """Counts of truth by prediction; of several repeats or trainings their mean.
+    """Counts of truth by prediction, means over cross-fittings, permutations or trainings.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def confusion_table(
 def reliability_table(
     predictors: Sequence[Predictor], truth: np.ndarray, covered: np.ndarray
 ) -> pd.DataFrame:
-    """Bins of rows by confidence, with mean confidence and accuracy; repeats or trainings together.
+    """Bins of rows by confidence, with mean confidence and accuracy; rows of all repeats are pooled.
 
     ``count`` is the number of rows of a bin, divided by the number of repeats.
     """

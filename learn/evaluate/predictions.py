@@ -1,8 +1,9 @@
-"""Predictions of the reported rows: every predictor with all its repeats, exact, in one file.
+"""Predictions of the reported rows: every predictor with all its repeats, at full precision, in one file.
 
-``predictions.npz`` has ``ids``, ``truth``, ``covered``, maybe ``group``, ``classes``, and a line of ``values``
-(lines, rows, columns) for each repeat of each predictor; ``predictor``, ``role``, ``condition``, ``trained``, ``fits``
-and ``repeat`` say of what a line is. Values are natural logarithms of probabilities, or valence and arousal.
+``predictions.npz`` has ``ids``, ``truth``, ``covered``, ``classes``, optionally ``group``, and ``values`` of shape
+(lines, rows, columns) with a line for each repeat of each predictor. ``predictor``, ``role``, ``condition``,
+``trained``, ``fits`` and ``repeat`` describe the lines. Values are natural logarithms of probabilities, or valence and
+arousal.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .predictors import Predictor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportedPredictions:
-    """The reported rows with what predicts them.
+    """The reported rows and their predictions.
 
     Attributes
     ----------
@@ -50,7 +51,7 @@ class ReportedPredictions:
 
     @property
     def groups(self) -> np.ndarray | None:
-        """(n,) int, which rows belong together; a row without a group is a separate group. None without groups."""
+        """(n,) int numbers of groups; a row without a group is a separate group. None if no row has one."""
         if self.group_names is None:
             return None
         # as FusionTable.group_codes
@@ -86,8 +87,8 @@ def read_predictions(path: str | Path) -> ReportedPredictions:
 
     Raises
     ------
-    OSError : it cannot be read.
-    ValueError : it is no such file.
+    OSError : the file cannot be read.
+    ValueError : the file is not one of :func:`predictions_npz`.
     """
     try:
         with Path(path).open("rb") as content, np.load(content, allow_pickle=False) as file:

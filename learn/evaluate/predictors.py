@@ -10,7 +10,7 @@ import numpy as np
 
 REAL, PERMUTED = "real", "permuted"
 CONDITIONAL = "conditional"  # permuted among rows with similar 2D predictions
-INTERMEDIATE, NULL_INPUT = "intermediate", "null-input"  # a module with codes, and trained without
+INTERMEDIATE, NULL_INPUT = "intermediate", "null-input"  # a module trained with codes, and with masked codes
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +22,14 @@ class Predictor:
     name : str
     role : ``reference``, ``rule``, ``head`` or ``control``
     fits : bool
-        Whether anything was fitted to 2D predictions.
-    values : (n, k) float64 log-probabilities, or (n, 2) valence and arousal; NaN where there is none
+        Whether the predictor has parameters that are fitted to labels and 2D predictions.
+    values : (n, k) float64 log-probabilities, or (n, 2) valence and arousal; NaN in rows without a prediction
     fitted : fitted parameters of each fold model, for the record
     repeats : predictions of further cross-fittings, permutations or trainings
-        Like ``values``, present in the same rows. Figures are means over all of them.
+        Of the shape of ``values``, with predictions in the same rows. Results are means over ``values`` and these.
     condition : ``real``, ``permuted``, ``conditional``, ``2d:NAME``, ``2d+NAME`` or ``2d+NAME repeated``
     trained : bool
-        Whether ``repeats`` are trainings with other seeds: they are resampled together with the rows.
+        Whether ``repeats`` are trainings with other seeds, which are resampled like the rows.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Predictor:
 
     @property
     def every(self) -> tuple[np.ndarray, ...]:
-        """Predictions of all repeats, those of ``values`` first."""
+        """Predictions of all repeats, ``values`` first."""
         return (self.values, *self.repeats)
 
     @property
@@ -58,12 +58,12 @@ class Predictor:
 
 
 def label_of(name: str, condition: str) -> str:
-    """A predictor as people read it: ``stack``, ``stack (permuted)``."""
+    """Name of a predictor in tables and plots: ``stack``, ``stack (permuted)``."""
     return name if condition == REAL else f"{name} ({condition})"
 
 
 def control_of(name: str, keys: Iterable[tuple[str, str]]) -> tuple[str, str] | None:
-    """The control with permuted codes of a predictor, if it is among ``keys``; the conditional one first."""
+    """The control with permuted codes of a predictor, preferably the conditional one; None if not in ``keys``."""
     wanted = ((name, CONDITIONAL), (name, PERMUTED))
     known = set(keys)
     return next((key for key in wanted if key in known), None)

@@ -1,4 +1,4 @@
-"""Tidy tables as CSV: numbers with all their digits, an empty cell for what is not defined."""
+"""Tidy tables as CSV: numbers with all digits, empty cells for undefined values."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def read_table(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
 
     Raises
     ------
-    OSError : it cannot be read.
-    ValueError : it has other columns, or text in place of numbers.
+    OSError : the file cannot be read.
+    ValueError : the table has other columns, or text in place of numbers.
     """
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     if tuple(table.columns) != tuple(columns):

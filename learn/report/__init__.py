@@ -1,7 +1,7 @@
 """Reports of runs: terminal, findings, LaTeX and one HTML page, all selections of the run's tables.
 
-result, or files of a run -> :class:`~.record.Run` -> :class:`~.view.View` -> findings and templates. Nothing is
-computed anew but the paired differences between runs (:mod:`.compare`), so a page can be made long after its run.
+result, or files of a run -> :class:`~.record.Run` -> :class:`~.view.View` -> findings and templates. Only the paired
+differences between runs (:mod:`.compare`) are computed again, so that a page can be made from the files of a run.
 """
 
 from __future__ import annotations
