@@ -1,8 +1,8 @@
-"""Table of the names in a pickle that become arrays or plain values; used by :mod:`.safe_pickle` only.
+"""Constructors of arrays and plain values for names in a pickle; used by :mod:`.safe_pickle` only.
 
-A constructor takes the arguments and the state that a file gives for a name (both already rebuilt) and the budget. It
-rearranges bytes that are in the file, after checking sizes, strides and offsets against them. ``NotImplemented``
-leaves the object a :class:`Foreign`.
+A constructor gets the arguments and the state of the object in the file (both already converted) and the budget. It
+only rearranges bytes of the file, after checking sizes, strides and offsets. If it returns ``NotImplemented``, the
+object becomes a :class:`Foreign`.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _DTYPE = re.compile(r"[<>|=]?(?:[biufc]\d{1,2}|\?|[SU]\d{1,9}|O8?|b1)")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Foreign:
-    """An object or a class that a file names and that is not in the table; inert.
+    """Description of an object or a class that a file names and that has no constructor.
 
     Parameters
     ----------
     name : str
-        Its dotted name in the file, such as ``"omegaconf.dictconfig.DictConfig"``.
+        Dotted name in the file, such as ``"omegaconf.dictconfig.DictConfig"``.
     args : tuple
         Arguments of the call, then items and pairs that were added to the result.
     state : object
-        Its attributes (a dict as a rule), or None.
+        Attributes, usually a dict, or None.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Foreign:
 
 
 class Budget:
-    """Bytes that may still be allocated for a file; a small file cannot ask for much."""
+    """Number of bytes that may still be allocated for a file, which depends on the size of the file."""
 
     def __init__(self, file_size: int) -> None:
         self.left = (256 << 20) + 8 * file_size

@@ -1,9 +1,9 @@
-"""Safe reader of checkpoints, pickles and array files: nothing that a file names is imported, called or trusted.
+"""Safe reader of checkpoints, pickles and array files: no class or function that a file names is imported or called.
 
 A pickle is a program. It is read in three steps:
 
-1. :func:`_scan` goes through its instructions without carrying them out and refuses those that are dangerous even to
-   Python's restricted reader.
+1. :func:`_scan` checks its instructions without executing them, and raises an error for those that are dangerous even
+   for Python's restricted reader.
 2. :class:`_Unpickler` builds lists, dicts, text and numbers. Each class that the file names is a new, empty subclass of
    :class:`Placeholder`, which only collects its arguments.
 3. :class:`_Rebuilder` turns placeholders of the names in :mod:`.pickle_constructors` into arrays, and the others into
@@ -48,9 +48,9 @@ MAX_INSTRUCTIONS = 20_000_000
 MAX_NAMES = 10_000
 MAX_KEY = 100  # parts of a key, nested tuples included
 MAX_TUPLES = 10_000  # keys that are tuples: many of one hash can be made
-MAX_INTEGER = 2**61 - 2  # in a key: larger integers have the hash of smaller ones
+MAX_INTEGER = 2**61 - 2  # in a key: the hashes of larger integers collide with those of smaller ones
 MAX_DEPTH = 100
-MAX_PARTS = 20_000_000  # of the result written out in full: parts may contain each other
+MAX_PARTS = 20_000_000  # of the result, in which a shared part counts each time it occurs
 FORBIDDEN = {
     "EXT1": "a class by number",  # an entry of copyreg's table, which does not pass find_class
     "EXT2": "a class by number",
@@ -66,7 +66,7 @@ LEGACY = (
 
 
 def read_arrays(path: str | Path) -> Any:
-    """Read a checkpoint, pickle or array file without executing anything of it.
+    """Read a checkpoint, pickle or array file without executing code of the file.
 
     Parameters
     ----------
@@ -77,15 +77,15 @@ def read_arrays(path: str | Path) -> Any:
     Returns
     -------
     dict, list, tuple, NumPy array, number, str, bytes, None or Foreign
-        As nested in the file. Tensors are arrays of the same type, bit for bit (bfloat16 widened to float32, which is
-        exact); views of one storage share memory, as in torch. Ordered and default dicts are dicts, sets are lists in
-        any order, object arrays are nested lists. chumpy's arrays are their values; SciPy's csc, csr and coo matrices
-        come dense. 8-bit strings of Python 2 are latin-1 text. Any other object, and every class, is a
+        Nested as in the file. Tensors are arrays of the same type and bytes (bfloat16 becomes float32, which is exact);
+        views of one storage share memory, as in torch. Ordered and default dicts are dicts, sets are lists in any
+        order, object arrays are nested lists. Arrays of chumpy are NumPy arrays; csc, csr and coo matrices of SciPy are
+        dense arrays. 8-bit strings of Python 2 are decoded as Latin-1. Any other object, and every class, is a
         :class:`Foreign`.
 
     Raises
     ------
-    WeightsError : the file is missing, of another kind, cut short, damaged, or asks for more than it contains.
+    WeightsError : the file is missing, of another kind, incomplete or damaged, or declares more data than it contains.
     """
     path = Path(path)
     try:
@@ -106,7 +106,7 @@ def read_arrays(path: str | Path) -> Any:
 
 
 def plain(text: object, limit: int = 120) -> str:
-    """``text`` as one short printable line; text of a file could contain control sequences for the terminal."""
+    """One short printable line of a text, because text of a file may contain control sequences for the terminal."""
     line = " ".join(str(text)[: 4 * limit].split())
     return "".join(letter if letter.isprintable() else "?" for letter in line)[:limit]
 
@@ -115,7 +115,7 @@ def plain(text: object, limit: int = 120) -> str:
 
 
 class _Bounded:
-    """The methods of a file that ``pickletools`` uses; a read beyond the end is refused before it allocates."""
+    """File object for ``pickletools``; a read beyond the end of the file raises an error before memory is allocated."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
@@ -131,7 +131,7 @@ class _Bounded:
 
     def readline(self) -> bytes:
         line = self.file.readline()
-        # the text of STRING, GLOBAL, UNICODE, INST and PERSID is not needed, and pickletools takes only ASCII
+        # The text of STRING, GLOBAL, UNICODE, INST and PERSID is not needed, and pickletools accepts only ASCII.
         return b"''\n" if self.last in (b"S", b"c", b"V", b"i", b"P") and line.endswith(b"\n") else line
 
 
@@ -143,22 +143,22 @@ def _size(file: BinaryIO) -> int:
 
 
 def _scan(file: BinaryIO) -> bytes:
-    """Bytes of one pickle, which begins at the position of ``file``, after checking its instructions.
+    """Check the instructions of the pickle that begins at the position of ``file``, and return its bytes.
 
-    ``find_class`` alone does not make ``pickle.Unpickler`` safe. Refused here are the instructions that bypass it
-    (:data:`FORBIDDEN`), lengths beyond the file, memory numbers beyond what the file could have stored (a table of
-    that size would be allocated), and keys that are slow to hash. The hash of nested tuples recurses in C without a
-    limit and takes exponential time where they share parts; keys of one hash take quadratic time. So the stack is
-    followed, with one number for each object: how many parts its hash visits. Only tuples, frozen sets and, to be
-    refused as keys, huge integers have more than 1. Frames are removed: where an instruction crosses the end of one,
-    Python's reader in C reads other instructions than are checked here.
+    ``find_class`` alone does not make ``pickle.Unpickler`` safe. Errors are raised for instructions that bypass it
+    (:data:`FORBIDDEN`), for lengths beyond the end of the file, for memo indices beyond the number of instructions (a
+    table of that size would be allocated), and for keys that are slow to hash. The hash of nested tuples recurses in C
+    without a limit and takes exponential time if they share parts; keys of equal hash take quadratic time. The stack is
+    therefore simulated, with one number for each object: how many parts its hash visits. Only tuples, frozen sets, and
+    huge integers (which must not be keys) have more than 1. Frames are removed from the result: if an instruction
+    crosses the end of a frame, Python's reader in C reads other instructions than those checked here.
     """
     start = file.tell()
     stack: list[int] = []
-    marks: list[int] = []  # lengths of the stack
+    marks: list[int] = []  # lengths of the stack at the marks
     memo: dict[Any, int] = {}
     tuples = 0
-    pieces = [start]  # first and last positions of what is between the frames' instructions
+    pieces = [start]  # positions of the begin and end of each part between the instructions FRAME
     instructions: Any = pickletools.genops(cast(BinaryIO, _Bounded(file)))
     for count, (opcode, argument, position) in enumerate(instructions):
         name, before = opcode.name, opcode.stack_before
@@ -199,7 +199,7 @@ def _scan(file: BinaryIO) -> bytes:
             stack.append(MAX_KEY + 1 if huge else 1)
         elif name == "FRAME":
             pieces += [position, file.tell()]
-    pieces.append(file.tell())  # also the position of the file in the end
+    pieces.append(file.tell())
     data = []
     for begin, end in zip(pieces[::2], pieces[1::2], strict=True):
         file.seek(begin)
@@ -208,7 +208,7 @@ def _scan(file: BinaryIO) -> bytes:
 
 
 _NESTED = ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET")
-# Instructions that hash objects, and the keys among the objects that they take off the stack
+# Instruction that hashes objects -> which of the objects that it takes from the stack are keys
 _KEYS = {
     "SETITEM": slice(1, 2),
     "SETITEMS": slice(1, None, 2),
@@ -222,7 +222,7 @@ _KEYS = {
 
 
 class Placeholder:
-    """Stand-in for a name of a file: a subclass for a class or function, an instance for the result of a call."""
+    """Replacement for what a file names: a subclass for a class or function, an instance for the result of a call."""
 
     __slots__ = ("args", "items", "pairs", "state")
     name: ClassVar[str] = ""
@@ -268,7 +268,7 @@ _MOVED = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # modules of Python
 
 
 class _Unpickler(pickle.Unpickler):
-    """Python's own reader without any class or function but placeholders."""
+    """Python's reader, with placeholders for all classes and functions."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(io.BytesIO(data), encoding="latin1")
@@ -290,7 +290,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _load(file: BinaryIO) -> tuple[Any, list[_Reference]]:
-    """One pickle with placeholders, and its references; leaves ``file`` behind the last byte of the pickle."""
+    """Content of one pickle with placeholders, and its references; ``file`` is then at the end of the pickle."""
     unpickler = _Unpickler(_scan(file))
     return unpickler.load(), unpickler.references
 
@@ -303,10 +303,10 @@ _SETS = ("builtins.set", "builtins.frozenset", "builtins.list", "sets.Set")
 
 
 class _Rebuilder:
-    """Values of placeholders; one for each pickle.
+    """Converts the placeholders of one pickle to values.
 
-    ``storage(pid)`` gives the array of a persistent id (a Foreign for a type that NumPy does not have). A pickle inside
-    the file shares the budget and may not contain a further one.
+    ``storage(pid)`` returns the array of a persistent id, or a Foreign for a type that NumPy does not have. A pickle
+    inside of another one (``inside``) uses the same budget, and must not contain a further one.
     """
 
     def __init__(
@@ -319,11 +319,11 @@ class _Rebuilder:
         self._open: set[int] = set()
 
     def value(self, node: Any, depth: int = 0) -> Any:
-        """The finished value of ``node``."""
+        """Value of an object of step 2."""
         return self._finish(node, depth)[0]
 
     def _finish(self, node: Any, depth: int) -> tuple[Any, int]:
-        """Value of ``node`` and the number of its parts."""
+        """Value of an object of step 2, and the number of its parts."""
         if not isinstance(node, (list, tuple, dict, set, frozenset, Placeholder, type)):
             return node, 1
         finished = self._done.get(id(node))
@@ -352,7 +352,7 @@ class _Rebuilder:
         return value, parts
 
     def _dict(self, pairs: Iterable[tuple[Any, Any]], depth: int) -> tuple[dict[Any, Any], int]:
-        made, parts = {}, 1
+        result, parts = {}, 1
         for key, item in pairs:
             value, count = self._finish(item, depth + 1)
             name, size = self._finish(key, depth + 1)
@@ -360,9 +360,9 @@ class _Rebuilder:
                 size > MAX_KEY and isinstance(name, tuple)
             ):  # made in this step
                 raise pickle.UnpicklingError("keys that are slow to hash")
-            made[name] = value
+            result[name] = value
             parts += count
-        return made, parts
+        return result, parts
 
     def _called(self, node: Placeholder, depth: int) -> tuple[Any, int]:
         """Result of a call: a mapping, a list, the value of a constructor, or a Foreign."""
@@ -393,7 +393,7 @@ class _Rebuilder:
         return Foreign(name, tuple(values), state), parts
 
     def _mapping(self, args: Any, added: list[tuple[Any, Any]], depth: int) -> tuple[dict[Any, Any], int]:
-        """An ordered or default dict; torch's ``_metadata`` (the state of one) is left out."""
+        """Dict from an ordered or default dict; its state (``_metadata`` of torch) is left out."""
         first = args[0] if args else ()
         pairs = [*(first.items() if isinstance(first, dict) else first), *added]
         if not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs):
@@ -465,7 +465,7 @@ def _read_torch_zip(archive: zipfile.ZipFile, prefix: str, budget: Budget, *, in
     arrays: dict[tuple[str, str], np.ndarray] = {}
 
     def storage(pid: Any) -> np.ndarray | Foreign:
-        """Array of a storage; read once, and only where a tensor uses it."""
+        """Array of a storage, which is read when a tensor uses it for the first time."""
         key, name, count, _ = _storage_id(pid)
         kind = torch_type(name)
         if kind is None:
@@ -485,7 +485,7 @@ def _read_torch_zip(archive: zipfile.ZipFile, prefix: str, budget: Budget, *, in
 
 
 def _read_legacy(file: BinaryIO, budget: Budget, *, inside: bool = False) -> Any:
-    """torch before 1.6: magic number, version, system, objects, keys of the storages, then the storages."""
+    """File of torch before 1.6: magic number, version, system, objects, keys of the storages, then the storages."""
     _, version, system = (_load(file)[0] for _ in range(3))
     content, references = _load(file)
     keys, _ = _load(file)

@@ -64,7 +64,10 @@ class EvaluationPlan:
         The rows of a group are in one fold.
     splits : (n,) int codes of :class:`~ig3d.features.samples.Split`
     ids : (n,) str
-    facts : counts and settings for the text of the plan (:func:`ig3d.learn.plan_text.sentences_of`)
+    facts : dict
+        Counts and settings for the text of the plan (:func:`ig3d.learn.plan_text.sentences_of`): ``covered``, ``train``
+        and ``grouped``. Heads alone: ``heads_alone``. Fusion: ``three_d``, ``calibration``, ``calibration_covered``,
+        ``folded``, ``has_train``, ``rules_fit`` and ``declared``.
     notes : assumptions and warnings about the rows
     left_out : int
         Number of reported and calibration rows without a 2D prediction.

@@ -1,4 +1,4 @@
-"""Export of a store as a table for other programs: CSV, Parquet or npz, one row per sample."""
+"""Export a store as a table for other programs: CSV, Parquet or npz, one row per sample."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def export_store(
 ) -> int:
     """Write the samples and codes of a store (:meth:`CodeStore.frame`) to a file.
 
-    With the block ``pose``, the head's yaw, pitch and roll in degrees (:func:`..pose.pose_degrees`) are written too.
+    With the block ``pose``, yaw, pitch and roll of the head in degrees (:func:`..pose.pose_degrees`) are added.
 
     Parameters
     ----------
     store : CodeStore
     out : path that ends in .csv, .parquet or .npz
-        A table has a column per code, ``expression:0`` ..., and columns ``yaw_degrees``, ``pitch_degrees`` and
-        ``roll_degrees``; an npz has an array per column of the samples, one per block, ``expression`` (n, width), and
-        ``pose_degrees`` (n, 3).
+        A table has a column for each code, such as ``expression:0``, and columns ``yaw_degrees``, ``pitch_degrees`` and
+        ``roll_degrees``. An npz has an array for each column of the samples and for each block, such as ``expression``
+        (n, width), and ``pose_degrees`` (n, 3).
     blocks : names of blocks, optional
         All of them by default.
     rows : (m,) int, optional
@@ -48,17 +48,17 @@ def export_store(
     smoothing : float, optional
         Standard deviation of a Gaussian, seconds: codes are smoothed over time within each video
         (:func:`..smoothing.smooth`).
-    progress : function that is called with the number of rows written since its last call
+    progress : function ``(rows)``, called with the number of rows written since its last call, optional
 
     Returns
     -------
-    int : rows written. Codes of rows without a face are empty in CSV, NaN elsewhere.
+    int, number of rows written. Codes of rows without a face are empty in CSV, NaN in other formats.
 
     Raises
     ------
-    UsageError : the name ends in something else, or a store of images is to be smoothed.
-    StoreError : there is no such block, or the file cannot be written.
-    MissingExtra : Parquet without pyarrow.
+    UsageError : the suffix is not supported, or smoothing is requested for images.
+    StoreError : a block does not exist, or the file cannot be written.
+    MissingExtra : pyarrow, which Parquet needs, is not installed.
     """
     import pandas as pd
 
@@ -114,7 +114,7 @@ def _write_csv(frame: pd.DataFrame, path: Path, progress: Callable[[int], None] 
 
 
 def _arrays(frame: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Columns of the samples as arrays that need no pickle; missing texts are empty."""
+    """Name -> array of each column of the samples, without objects; missing texts are empty."""
     return {
         name: column.to_numpy()
         if column.dtype.kind == "f"

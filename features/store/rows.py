@@ -1,4 +1,4 @@
-"""Rows of a store by sample id or pattern."""
+"""Find rows of a store by sample id or pattern."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from .reader import CodeStore
 
 
 def rows_of(store: CodeStore, patterns: Sequence[str]) -> np.ndarray:
-    """Rows whose sample id is given or matches a pattern.
+    """Rows whose sample id is equal to an id or matches a pattern.
 
     Parameters
     ----------
     store : CodeStore
-    patterns : ids, or patterns in which ``*`` stands for any characters, ``?`` for one, and ``[ab]`` for a or b
-        A text that is an id is never read as a pattern.
+    patterns : ids, or patterns in which ``*`` matches any characters, ``?`` one character, and ``[ab]`` a or b
+        A text that is equal to an id is not a pattern.
 
     Returns
     -------
-    (n,) int : distinct rows, in the order of the patterns and, within a pattern, of the store
+    (m,) int, distinct row indices in the order of the patterns and, within a pattern, of the store
 
     Raises
     ------
-    UsageError : an id or pattern has no row.
+    UsageError : an id or pattern matches no row.
     """
     ids = store.samples["id"].tolist()
     by_id = {sample: row for row, sample in enumerate(ids)}

@@ -17,18 +17,20 @@ if TYPE_CHECKING:
 
 
 def summarise(store: CodeStore) -> dict[str, Any]:
-    """Dataset, regressor, rows by split, class and status, and the range of each block over its ok rows.
+    """Summarise a store: dataset, regressor, rows by split, class and status, and statistics of each block.
 
     Returns
     -------
-    dict of JSON values: ``rows``, ``status``, ``splits`` (split -> class -> rows), ``groups``, ``blocks`` (name ->
-    width, unit, basis, min, mean, max, std), ``pose_degrees`` (yaw, pitch, roll -> min, mean, max, std; empty without
-        a pose), ``valence_arousal`` (rows with both), and the store's attributes.
+    dict of JSON values
+        ``rows``, ``status``, ``splits`` (split -> class -> number of rows), ``groups``, ``blocks`` (name -> width,
+        unit, basis, min, mean, max, std over the rows with status ``ok``), ``pose_degrees`` (yaw, pitch, roll -> min,
+        mean, max, std; empty without a pose), ``valence_arousal`` (number of rows with both), and the attributes of the
+        store.
     """
     samples, info, statuses = store.samples, store.info, store.status
     split, label = (samples[name].cat.codes.to_numpy() for name in ("split", "label"))
     splits = count_classes(split, label, info.classes)
-    known = samples["valence"].notna() & samples["arousal"].notna()
+    has_va = samples["valence"].notna() & samples["arousal"].notna()
     return {
         "store": str(store.path),
         "rows": len(store),
@@ -44,7 +46,7 @@ def summarise(store: CodeStore) -> dict[str, Any]:
         "status": {status.name: int((statuses == status).sum()) for status in Status if status},
         "splits": splits,
         "groups": samples["group"][samples["group"] != ""].nunique(),
-        "valence_arousal": int(known.sum()),
+        "valence_arousal": int(has_va.sum()),
         "several_faces": int((store.column("face/count") > 1).sum()),
         "blocks": {name: _range(store, name) for name in store.blocks},
         "pose_degrees": _pose(store),
@@ -54,20 +56,21 @@ def summarise(store: CodeStore) -> dict[str, Any]:
 def count_classes(
     splits: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]
 ) -> dict[str, dict[str, int]]:
-    """Split -> class -> rows, of the splits that have some; rows of no class are counted as ``no label``.
+    """Split -> class -> number of rows, for splits with rows; rows without a class are counted as ``no label``.
 
     Parameters
     ----------
-    splits, labels : (n,) codes of :class:`~.samples.Split`; indices into ``classes``, -1 for none
+    splits : (n,) codes of :class:`~.samples.Split`
+    labels : (n,) indices into ``classes``, -1 if missing
     """
-    found = {}
+    result = {}
     for split in Split:
-        here = splits == split
-        if here.any():
-            where = np.where(labels[here] < 0, len(classes), labels[here])
-            counts = np.bincount(where, minlength=len(classes) + 1).tolist()
-            found[split.name] = dict(zip((*classes, "no label"), counts, strict=True))
-    return found
+        rows = splits == split
+        if rows.any():
+            columns = np.where(labels[rows] < 0, len(classes), labels[rows])
+            counts = np.bincount(columns, minlength=len(classes) + 1).tolist()
+            result[split.name] = dict(zip((*classes, "no label"), counts, strict=True))
+    return result
 
 
 def class_table(splits: dict[str, dict[str, int]]) -> Table:
@@ -116,7 +119,7 @@ def _statistics(values: np.ndarray) -> dict[str, float]:
 
 
 def print_summary(summary: dict[str, Any], console: Console) -> None:
-    """The tables of ``ig3d inspect``."""
+    """Print the result of :func:`summarise`, as ``ig3d inspect`` does."""
     from rich.table import Table
 
     regressor = summary["regressor"]
