@@ -114,8 +114,9 @@ def read_codes(paths: Sequence[Path], *, blocks: str = "full") -> tuple[pd.DataF
                 "3d": source,
                 "3d_content_sha256": ", ".join(store.content_sha256 for store in stores),
                 "3d_regressor": ", ".join(dict.fromkeys(_regressor(store) for store in stores)),
+                "3d_blocks": ", ".join(f"{block.name} {block.width}" for block in used),
             },
-            notes=(*notes, f"{source}: blocks {widths}"),
+            notes=(*notes, f"{source}: code blocks used: {widths}"),
             reported=parts[-1].source if len(parts) > 1 else "",
             spare=spare,
         )
