@@ -66,7 +66,7 @@ class Stack(Rule):
     Attributes
     ----------
     scales_ : s (inverse temperature), and t if there are 3D residuals; 1 for VA
-    weights_ : (1 + d, m) float64, offsets first, for m classes or dimensions; None if there is only one class in the rows
+    weights_ : (1 + d, m) float64, offsets first, for m classes or dimensions; None if the rows have only one class
     present_ : classes that occur in the calibration rows; the others keep the probability of the 2D network
     penalty_ : float
         Penalty of the 2D columns.
