@@ -1,4 +1,4 @@
-"""Crop of each image for a 2D network: full image, face box of the dataset, or box of a store's face."""
+"""Crop of each image for a 2D network: full image, face box of the dataset, or face box of a store."""
 
 from __future__ import annotations
 
@@ -77,15 +77,15 @@ def choose_crops(listing: Listing, crop: str | Path | None = None, *, scale: flo
     if not 0.1 <= scale <= 10:
         raise UsageError(f"crop scale is {scale}; it must be from 0.1 to 10")
     if crop is None:
-        own = boxes_of(listing.samples)
-        count = int(np.isfinite(own).all(1).sum())
+        boxes = boxes_of(listing.samples)
+        count = int(np.isfinite(boxes).all(1).sum())
         note = (
-            f"{count} of {len(own)} images are cropped to the face box of the dataset (--crop whole turns this off)",
+            f"{count} of {len(boxes)} images are cropped to the face box of the dataset (--crop whole turns this off)",
         )
         if count:
-            return Crops(_squares(own, scale), "dataset", scale, note)
+            return Crops(_squares(boxes, scale), "dataset", scale, note)
         whole = ("frames of videos are used whole; --crop STORE crops them to the faces of a store",)
-        return Crops(own, notes=whole if _has_frames(listing) else ())
+        return Crops(boxes, notes=whole if _has_frames(listing) else ())
     if str(crop) == "whole":
         return Crops(np.full((len(listing), 4), np.nan))
     with CodeStore(crop) as store:
@@ -98,16 +98,16 @@ def choose_crops(listing: Listing, crop: str | Path | None = None, *, scale: flo
                 "dataset"
             )
         check_files(listing, store, rows, what="crop")
-        chosen = store.column("face/box")[rows].astype(np.float64)
+        boxes = store.column("face/box")[rows].astype(np.float64)
         source = f"store ({store.info.detector.get('name', 'unknown')})"
-    faceless = listing.samples["id"].iloc[np.flatnonzero(~np.isfinite(chosen).all(1))].tolist()
+    faceless = listing.samples["id"].iloc[np.flatnonzero(~np.isfinite(boxes).all(1))].tolist()
     notes = [f"{len(rows) - len(faceless)} of {len(rows)} images are cropped to the face box of {crop}"]
     if faceless:
         notes.append(
             f"{len(faceless)} of {len(rows)} samples have no face in {crop}; their full image is used "
             f"({listed(faceless)})"
         )
-    return Crops(_squares(chosen, scale), source, scale, tuple(notes))
+    return Crops(_squares(boxes, scale), source, scale, tuple(notes))
 
 
 def _has_frames(listing: Listing) -> bool:

@@ -1,4 +1,4 @@
-"""Choose the scale of the face crop by the network's loss on labelled rows that are not reported."""
+"""Choose the scale of the face crop by the loss of the network on labelled rows that are not reported."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ MOST_ROWS = 2_000
 
 @dataclass(frozen=True, slots=True)
 class ScaleChoice:
-    """The chosen scale and its reasons.
+    """The chosen scale, and the losses by which it was chosen.
 
     Attributes
     ----------
     scale : float
     metric : ``log_loss``, or ``rmse`` of valence and arousal for a network without classes
-    losses : scale -> mean over the rows
+    losses : scale -> mean loss over the rows
     split : str
         Split of the rows.
     rows : int
+        Number of rows.
     """
 
     scale: float
@@ -68,7 +69,7 @@ def choose_scale(
     jobs: int | None = None,
     advance: Callable[[int, int], object] | None = None,
 ) -> ScaleChoice:
-    """Choose the scale of :data:`SCALES` with the smallest loss of the network's outputs.
+    """Choose the scale of :data:`SCALES` with the smallest loss of the outputs of the network.
 
     Parameters
     ----------
@@ -78,12 +79,12 @@ def choose_scale(
     batch_size : int
     jobs : int, optional
         Reading threads.
-    advance : callable, optional
-        Called with the rows that were read since the last call and the number of all.
+    advance : function ``(done, total)``, optional
+        Called with the number of rows since its last call, and the number of all rows.
 
     Raises
     ------
-    UsageError : images without face boxes, or no labelled row of a train or val split that is not reported.
+    UsageError : the images have no face boxes, or no train or val row that is not reported has a label and a box.
     DatasetError : no image of these rows can be read.
     """
     if crops.source == "whole":
@@ -114,19 +115,19 @@ def choose_scale(
         )
     metric, losses = _losses(np.concatenate(outputs), truth[read], classes=bool(network.columns.logits))
     by_scale = dict(zip(SCALES, losses.tolist(), strict=True))
-    # of equal losses, the one nearest to 1
+    # on ties, the scale nearest to 1
     best = min(SCALES, key=lambda scale: (by_scale[scale], abs(np.log(scale))))
     return ScaleChoice(best, metric, by_scale, split, len(read))
 
 
 def truth_of(listing: Listing, network: UserNetwork) -> tuple[np.ndarray, np.ndarray]:
-    """Truth of each sample in the network's columns, and whether there is one.
+    """Truth of each sample, for the columns of the network.
 
     Returns
     -------
-    truth : (n,) int64 column of the class, -1 for none or a class without a column; without classes, (n, 2) float64
-        valence and arousal
-    labelled : (n,) bool
+    truth : (n,) int64 column of the class, -1 if missing or without a column; or (n, 2) float64 valence and arousal for
+        a network without classes
+    labelled : (n,) bool, samples with a truth
     """
     if not network.columns.logits:
         values = listing.samples[["valence", "arousal"]].to_numpy(np.float64)
@@ -138,9 +139,9 @@ def truth_of(listing: Listing, network: UserNetwork) -> tuple[np.ndarray, np.nda
 
 
 def rows_to_choose_by(listing: Listing, labelled: np.ndarray, boxed: np.ndarray) -> tuple[np.ndarray, str]:
-    """Rows of the val split where the test split is reported, else of the train split, and the name of the split.
+    """Rows by which the scale is chosen, and their split: val if it is not reported, else train.
 
-    Groups with a row in a reported split are left out. At most :data:`MOST_ROWS` rows: whole groups, drawn with a
+    Groups with a row in a reported split are left out. Of more than :data:`MOST_ROWS` rows, groups are drawn with a
     fixed seed.
 
     Parameters
@@ -151,16 +152,17 @@ def rows_to_choose_by(listing: Listing, labelled: np.ndarray, boxed: np.ndarray)
 
     Raises
     ------
-    UsageError : there are none.
+    UsageError : there are no such rows.
     """
     splits = listing.splits
     reported = np.isin(splits, [Split.test, Split.none])
     if not (labelled & (splits == Split.test)).any():
-        reported |= splits == Split.val  # ig3d fuse reports val where there is no test split
+        reported |= splits == Split.val  # without a test split, ig3d fuse reports val
     names = listing.samples["group"].to_numpy(dtype="U")
-    left = labelled & boxed & ~reported & ~((names != "") & np.isin(names, names[reported]))
+    in_reported_group = (names != "") & np.isin(names, names[reported])
+    usable = labelled & boxed & ~reported & ~in_reported_group
     for split in (Split.val, Split.train):
-        rows = np.flatnonzero(left & (splits == split))
+        rows = np.flatnonzero(usable & (splits == split))
         if len(rows):
             break
     else:
@@ -169,16 +171,17 @@ def rows_to_choose_by(listing: Listing, labelled: np.ndarray, boxed: np.ndarray)
             f"and none of {len(listing)} rows is one; pass a number, or separate train or val rows (ig3d split)"
         )
     if len(rows) > MOST_ROWS:
-        own = np.where(names[rows] != "", np.char.add("g", names[rows]), np.char.add("i", rows.astype(str)))
-        groups, group = np.unique(own, return_inverse=True)
+        # The prefixes distinguish the name of a group from the number of a row without a group.
+        keys = np.where(names[rows] != "", np.char.add("g", names[rows]), np.char.add("i", rows.astype(str)))
+        groups, group = np.unique(keys, return_inverse=True)
         order = np.random.default_rng(0).permutation(len(groups))
-        size = np.bincount(group)[order].cumsum()
-        rows = rows[np.isin(group, order[: max(1, int((size <= MOST_ROWS).sum()))])]
+        cumulative = np.bincount(group)[order].cumsum()
+        rows = rows[np.isin(group, order[: max(1, int((cumulative <= MOST_ROWS).sum()))])]
     return rows, split.name
 
 
 def _losses(outputs: np.ndarray, truth: np.ndarray, *, classes: bool) -> tuple[str, np.ndarray]:
-    """Name of the loss, and its mean for each scale, (s,), of (n, s, k) outputs."""
+    """Name of the loss, and its mean (s,) for each scale; ``outputs`` is (n, s, k), ``truth`` that of the n rows."""
     n, s, k = outputs.shape
     if not classes:
         return "rmse", np.sqrt(((outputs - truth[:, None]) ** 2).mean(axis=(0, 2)))

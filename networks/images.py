@@ -1,8 +1,8 @@
-"""Read images as input of a 2D network: decoded and resized to the network's square input, uint8.
+"""Read images as input of a 2D network: decoded and resized to the square input of the network, uint8.
 
 Training and inference use the same functions and therefore the same pixels. Decoding and resizing run in threads
-(Pillow releases the interpreter lock). Results come in the order of the rows, so that the number of threads
-changes nothing. Unreadable images are left out and reported with the reason.
+(Pillow releases the interpreter lock). Results are in the order of the rows, whatever the number of threads. Unreadable
+images are left out and reported with the reason.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ class InputSpec:
         if min(self.std) <= 0:
             raise UsageError(f"std: {self.std} must be numbers above 0")
         if self.colour not in COLOURS:
-            raise UsageError(f"colour: there is no {self.colour!r}; choose one of {', '.join(COLOURS)}")
+            raise UsageError(f"colour: {self.colour!r} is unknown; choose one of {', '.join(COLOURS)}")
         if self.interpolation not in INTERPOLATIONS:
             raise UsageError(
-                f"interpolation: there is no {self.interpolation!r}; choose one of {', '.join(INTERPOLATIONS)}"
+                f"interpolation: {self.interpolation!r} is unknown; choose one of {', '.join(INTERPOLATIONS)}"
             )
 
 
@@ -78,7 +78,7 @@ class Picture:
     row : int
         Index into the sample list.
     pixels : (size, size, 3) uint8 RGB, or None
-        (s, size, size, 3) where s boxes were asked for.
+        (s, size, size, 3) for s boxes.
     digest : (16,) uint8
         Digest of the file; zeros if it was not read.
     problem : str

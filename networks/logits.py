@@ -64,11 +64,11 @@ class LogitsConfig:
 
     def __post_init__(self) -> None:
         if isinstance(self.crop_scale, str) and self.crop_scale != AUTO:
-            raise UsageError(f"crop scale: {self.crop_scale!r} is no number and not {AUTO}")
+            raise UsageError(f"crop scale: {self.crop_scale!r} is neither a number nor {AUTO}")
         unknown = [name for name in self.splits or () if name not in Split.__members__]
         if unknown or self.splits == ():
             raise UsageError(
-                f"splits: {', '.join(unknown) or 'nothing'} is no split; pass all, or some of "
+                f"splits: {', '.join(unknown) or 'nothing'} is not a split; pass all, or some of "
                 f"{', '.join(Split.__members__)}"
             )
         if self.batch_size < 1:

@@ -40,7 +40,7 @@ class Plan:
     notes: tuple[str, ...]
 
     def keep(self, readable: np.ndarray) -> Plan:
-        """The plan without unreadable rows."""
+        """The plan reduced to readable rows (m,)."""
         return replace(
             self,
             train=self.train[np.isin(self.train, readable)],
@@ -68,7 +68,7 @@ def plan_training(listing: Listing, *, task: str | None, fraction: float, seed: 
     DatasetError : the train split has too few labels for the task.
     """
     if task is not None and task not in TASKS:
-        raise UsageError(f"task: there is no {task!r}; choose {' or '.join(TASKS)}")
+        raise UsageError(f"task: {task!r} is unknown; choose {' or '.join(TASKS)}")
     in_train = listing.splits == Split.train
     if not in_train.any():
         raise DatasetError(

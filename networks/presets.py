@@ -75,5 +75,5 @@ def preset(name: str) -> NetworkPreset:
     UsageError : the preset does not exist.
     """
     if name not in PRESETS:
-        raise UsageError(f"preset: there is no {name!r}; choose one of {', '.join(PRESETS)}")
+        raise UsageError(f"preset: {name!r} is unknown; choose one of {', '.join(PRESETS)}")
     return PRESETS[name]

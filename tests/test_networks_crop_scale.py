@@ -218,7 +218,7 @@ def test_what_cannot_choose_is_refused_in_one_line(network: NetworkSpec, tmp_pat
     boxless = tuple(replace(one, box=None) for one in samples_of(samples))
     assert "auto needs face boxes" in refused(with_samples(samples, boxless))
     assert "auto needs face boxes" in refused(samples, replace(config, crop="whole"))
-    with pytest.raises(UsageError, match="'large' is no number and not auto"):
+    with pytest.raises(UsageError, match="'large' is neither a number nor auto"):
         LogitsConfig(crop_scale="large")
     (tmp_path / "folder").mkdir()
     for number in range(3):
@@ -236,7 +236,7 @@ def test_what_cannot_choose_is_refused_in_one_line(network: NetworkSpec, tmp_pat
     )
     for scale, reason in (
         ("auto", "auto needs face boxes"),
-        ("large", "'large' is no number and not auto"),
+        ("large", "'large' is neither a number nor auto"),
     ):
         ended = ig3d(*common, "--crop-scale", scale, "--out", tmp_path / "y.npz", "--device", "cpu")
         assert ended.returncode == 2 and reason in ended.stderr.splitlines()[-1], ended.stderr

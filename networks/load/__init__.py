@@ -29,7 +29,7 @@ from .values import Network, NetworkSpec, Opened, Outputs
 
 __all__ = ["InputSpec", "Network", "NetworkSpec", "Outputs", "UserNetwork", "load_network"]
 
-# Pattern of ``--network`` -> module of this folder that opens it; the first match counts.
+# Pattern of ``--network`` -> module of this folder that opens it; the first matching pattern is used.
 KINDS = {
     r"fer": "fer",
     r"timm:.+": "timm_name",
@@ -183,7 +183,8 @@ def kind_of(spec: NetworkSpec) -> str:
     kind = next((kind for pattern, kind in KINDS.items() if re.fullmatch(pattern, text, re.DOTALL)), None)
     if kind is None:
         raise UsageError(
-            f"network: {text!r} is no file (.safetensors, .pt, .pt2, .onnx, .tflite), timm:NAME, file.py:build or fer"
+            f"network: {text!r} is not a file (.safetensors, .pt, .pt2, .onnx, .tflite), timm:NAME, file.py:build "
+            "or fer"
         )
     if kind not in ("timm_name", "python_file"):
         if spec.weights is not None or spec.key:
@@ -303,14 +304,14 @@ def _run(
 
 
 def _check_rows_independent(network: UserNetwork, images: torch.Tensor) -> None:
-    """Refuse a network whose outputs for an image depend on the other images of a batch, or are random."""
+    """Raise an error if outputs for an image depend on the other images of a batch, or are random."""
     batch, single = network(images), network(images[:1])
     for name in ("logits", "va", "features"):
-        first, again = getattr(batch, name), getattr(single, name)
-        if first is None:
+        of_batch, of_single = getattr(batch, name), getattr(single, name)
+        if of_batch is None:
             continue
-        scale = max(1.0, float(first.abs().max()))
-        difference = float((first[:1] - again).abs().max())
+        scale = max(1.0, float(of_batch.abs().max()))
+        difference = float((of_batch[:1] - of_single).abs().max())
         if difference > _TOLERANCE * scale:
             raise ModelError(
                 f"{network.name}: {name} of an image change by {difference:.3g} with the other images of the batch, or "

@@ -15,7 +15,7 @@ from ...features.classes import parse_classes
 def named_outputs(returned: Any, source: str) -> dict[str, torch.Tensor]:
     """Outputs of a network by name: keys of a mapping, positions in a tuple, ``0`` for a tensor.
 
-    Values that are no tensors are left out but counted, so that ``--output 2`` is the third returned value.
+    Values that are not tensors are left out but counted, so that ``--output 2`` is the third returned value.
 
     Raises
     ------
@@ -93,7 +93,9 @@ def choose_outputs(
     )
     unknown = [name for name in names if name not in outputs]
     if unknown:
-        raise UsageError(f"output: there is no {', '.join(unknown)}; choose from {listed(shapes, 8)}")
+        raise UsageError(
+            f"output: the network has no output {', '.join(unknown)}; choose from {listed(shapes, 8)}"
+        )
     for name in names:
         shape = tuple(outputs[name].shape)
         if not shape or shape[0] != rows or any(side > 1 for side in shape[2:]):
@@ -120,7 +122,7 @@ def parse_columns(text: str, width: int, option: str) -> tuple[int, ...]:
             first, colon, last = part.strip().partition(":")
             chosen += range(int(first or 0), int(last or width)) if colon else [int(first)]
     except ValueError:
-        raise UsageError(f"{option}: {text!r} is no list of columns; write 0:8 or 0,2,1") from None
+        raise UsageError(f"{option}: {text!r} is not a list of columns; write 0:8 or 0,2,1") from None
     if not chosen or min(chosen) < 0 or max(chosen) >= width or len(set(chosen)) < len(chosen):
         raise UsageError(
             f"{option}: {text!r} must contain existing columns, each once; the network has {width} (0 to {width - 1})"

@@ -49,7 +49,7 @@ def read_state(path: Path, key: str) -> State:
         raise ModelError(str(exc)) from exc
     except Exception as exc:
         reason = (str(exc).splitlines() or [type(exc).__name__])[0]
-        raise ModelError(f"{path}: the file is no valid safetensors file: {reason}") from exc
+        raise ModelError(f"{path}: the file is not a valid safetensors file: {reason}") from exc
     parts = key.split(".") if key else []
     for depth, part in enumerate(parts):
         content = _entries(content)
@@ -127,32 +127,32 @@ def fit_state(module: nn.Module, state: State, *, source: str) -> tuple[str, ...
     ------
     ModelError : names or shapes differ; the message has the counts and the first names.
     """
-    wanted = module.state_dict()
-    fitting, prefix = _without_prefix(state, wanted, source=source)
-    unused = [name for name in fitting if name not in wanted and _is_extra(name)]
+    needed = module.state_dict()
+    stripped, prefix = _without_prefix(state, needed, source=source)
+    unused = [name for name in stripped if name not in needed and _is_extra(name)]
     unused += [name for name in state if not name.startswith(prefix)]
-    missing = [name for name in wanted if name not in fitting and not name.endswith(_COUNTER)]
-    unknown = [name for name in fitting if name not in wanted and not _is_extra(name)]
-    wrong = [
-        f"{name} {value.shape}, not {tuple(wanted[name].shape)}"
-        for name, value in fitting.items()
-        if name in wanted and tuple(wanted[name].shape) != value.shape
+    missing = [name for name in needed if name not in stripped and not name.endswith(_COUNTER)]
+    unknown = [name for name in stripped if name not in needed and not _is_extra(name)]
+    differing = [
+        f"{name} {value.shape}, not {tuple(needed[name].shape)}"
+        for name, value in stripped.items()
+        if name in needed and tuple(needed[name].shape) != value.shape
     ]
-    faults = []
-    if wrong:
-        faults.append(f"{len(wrong)} of another shape ({listed(wrong, 2)})")
+    problems = []
+    if differing:
+        problems.append(f"{len(differing)} of another shape ({listed(differing, 2)})")
     if missing:
-        faults.append(f"{len(missing)} missing ({listed(missing, 3)})")
+        problems.append(f"{len(missing)} missing ({listed(missing, 3)})")
     if unknown:
-        faults.append(f"{len(unknown)} unknown ({listed(unknown, 3)})")
-    if faults:
+        problems.append(f"{len(unknown)} unknown ({listed(unknown, 3)})")
+    if problems:
         raise ModelError(
-            f"{source}: the weights do not fit the {len(wanted)} tensors of the network: {'; '.join(faults)}; check "
+            f"{source}: the weights do not fit the {len(needed)} tensors of the network: {'; '.join(problems)}; check "
             "the architecture, its number of outputs, and --key"
         )
     tensors = {
-        name: torch.from_numpy(np.array(fitting[name])) if name in fitting else tensor
-        for name, tensor in wanted.items()
+        name: torch.from_numpy(np.array(stripped[name])) if name in stripped else tensor
+        for name, tensor in needed.items()
     }
     module.load_state_dict(tensors, strict=True)
     notes = []
@@ -174,10 +174,10 @@ def fit_backbone(module: nn.Module, state: State, *, source: str) -> tuple[str, 
     ------
     ModelError : names or shapes of the other layers differ.
     """
-    own = module.state_dict()
+    present = module.state_dict()
     layer = classifier_of(getattr(module, "pretrained_cfg", None)) + "."
-    kept = {name: tensor.numpy() for name, tensor in own.items() if name.startswith(layer)}
-    stripped, _ = _without_prefix(state, own, source=source)
+    kept = {name: tensor.numpy() for name, tensor in present.items() if name.startswith(layer)}
+    stripped, _ = _without_prefix(state, present, source=source)
     return fit_state(module, {**stripped, **kept}, source=source)
 
 
