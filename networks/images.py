@@ -1,7 +1,7 @@
 """Read images as input of a 2D network: decoded and resized to the square input of the network, uint8.
 
 Training and inference use the same functions and therefore the same pixels. Decoding and resizing run in threads
-(Pillow releases the interpreter lock). Results are in the order of the rows, whatever the number of threads. Unreadable
+(Pillow releases the interpreter lock). Results are in the order of the rows, for any number of threads. Unreadable
 images are left out and reported with the reason.
 """
 
