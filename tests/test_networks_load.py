@@ -436,7 +436,7 @@ def test_networks_that_are_not_there_or_another_thing(tmp_path: Path, clone: Pat
     (tmp_path / "e.pt2").write_bytes(b"PK\x03\x04 nothing")
     for name, message in (
         (tmp_path / "no.pt", "the file does not exist"),
-        (tmp_path / "net.h5", r"network: .* is no file .* timm:NAME, file.py:build or fer"),
+        (tmp_path / "net.h5", r"network: .* is not a file .* timm:NAME, file.py:build or fer"),
         (
             state,
             "it contains weights, not a network; pass --network timm:NAME or file.py:build with --weights",
