@@ -40,8 +40,7 @@ demo: $(READY)  ## The whole job on synthetic faces, offline: synth, train-2d, l
 	@BIN=$(BIN) scripts/demo.sh $(DEMO)
 
 test: $(READY)  ## Run the tests, one process per core
-	@$(BIN)/python -m pytest -q -n auto --dist loadfile -m "not own_process" $(ARGS)
-	@$(if $(ARGS),true,$(BIN)/python -m pytest -q -m own_process $$(grep -l own_process tests/test_*.py))
+	@$(BIN)/python -m pytest -q -n auto --dist loadfile $(ARGS)
 
 check-oldest: $(OLDEST)/.ready  ## Tests that need no torch, with the lowest versions of all dependencies (Python 3.11)
 	@$(OLDEST)/bin/python -m pytest -q -n auto --dist loadfile -W ignore::DeprecationWarning $(ARGS)

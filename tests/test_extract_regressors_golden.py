@@ -11,7 +11,7 @@ from shutil import rmtree
 import numpy as np
 import pytest
 import torch
-from conftest import Ended, colour_folder
+from conftest import Ended, colour_folder, in_own_process
 from listed import Sample, table_of
 from made_up_weights import DATA, EMOCA_PLACE, made_up, pack, write_deca, write_emoca, write_smirk
 
@@ -450,7 +450,6 @@ def test_the_gpu_gives_the_same_codes_and_keeps_its_settings(name: str) -> None:
     assert all(np.array_equal(codes[block][:1], alone[block]) for block in codes)
 
 
-@pytest.mark.own_process
 @pytest.mark.parametrize(
     ("device", "precision"), [("cpu", "fp64"), pytest.param("cuda:0", "fp32", marks=pytest.mark.gpu)]
 )
@@ -478,7 +477,9 @@ def test_reading_processes_and_batches_change_no_byte(tmp_path: Path, device: st
             for number, part in enumerate((samples[:8], samples[8:]))
         ]
         config = replace(config, batch_size=batch_size)
-        counts = extract_shards(shards, str(tmp_path), config, StoreInfo("a", "", ()), readers)
+        counts = in_own_process(
+            extract_shards, shards, str(tmp_path), config, StoreInfo("a", "", ()), readers
+        )
         assert counts == {"ok": 13, "unreadable": 1}
         found = []
         for shard in shards:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from conftest import FAKE, Ended, colour_folder, content, write_image
+from conftest import FAKE, Ended, colour_folder, content, in_own_process, write_image
 from listed import Sample, table_of
 from PIL import Image
 
@@ -59,10 +59,8 @@ def shards_of(root: Path, out: Path, *, rows: int = 60) -> list[Shard]:
     ]
 
 
-def run(
-    root: Path, out: Path, config: ExtractConfig = CONFIG, *, rows: int = 60, readers: int = 0
-) -> dict[str, int]:
-    return dict(extract_shards(shards_of(root, out, rows=rows), str(root), config, INFO, readers))
+def run(root: Path, out: Path, config: ExtractConfig = CONFIG) -> dict[str, int]:
+    return dict(extract_shards(shards_of(root, out), str(root), config, INFO))
 
 
 def test_batches_and_bytes_in_memory_change_nothing(
@@ -82,12 +80,13 @@ def test_batches_and_bytes_in_memory_change_nothing(
     assert content(tmp_path / "c0.h5") == content(tmp_path / "a0.h5")
 
 
-@pytest.mark.parametrize("readers", [0, pytest.param(2, marks=pytest.mark.own_process)])
+@pytest.mark.parametrize("readers", [0, 2])
 def test_shards_of_one_task_are_those_of_single_tasks(folder: Path, tmp_path: Path, readers: int) -> None:
     """Although batches of faces go beyond the end of a shard."""
     if readers:
         pytest.importorskip("torch")
-    assert run(folder, tmp_path / "a", rows=25, readers=readers) == COUNTS
+    shards = shards_of(folder, tmp_path / "a", rows=25)
+    assert in_own_process(extract_shards, shards, str(folder), CONFIG, INFO, readers) == COUNTS
     for shard in shards_of(folder, tmp_path / "b", rows=25):
         extract_shards([shard], str(folder), CONFIG, INFO)
     for number in range(3):
