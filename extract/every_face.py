@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from math import ceil
 
 import numpy as np
 from joblib import Parallel, cpu_count, delayed
@@ -21,9 +22,12 @@ from .config import ExtractConfig, detector_of, resolve_config
 from .detectors import Detector, find_detector, in_order, load_detector
 from .plugins import check_faces
 from .read import Unreadable, bounded_images, read_image
+from .sources import is_frame
 
-# Images of a task; consecutive frames of a video are decoded in order.
+# Images of a task.
 _IMAGES = 64
+# Frames of a task of a video; decoding begins at the key frame before the first one, often up to 250 frames earlier.
+_FRAMES = 1024
 
 
 def list_faces(
@@ -36,18 +40,24 @@ def list_faces(
     """List every face of a dataset as a sample.
 
     The face that an extraction would choose keeps the id of the image; the others are ``ID@1``, ``ID@2``, ... by size.
-    An image without faces, or that cannot be read, keeps its row. All faces of an image have its label and its group;
+    An image that has no face or cannot be read keeps its row. All faces of an image have its label and its group;
     if it has no group, the image is the group.
 
     Parameters
     ----------
     listing : Listing
-        Without face boxes.
+        Samples without face boxes.
     config : ExtractConfig, optional
-        With the detector.
+        The detector and its device are used.
     jobs : int
-        Processes; 0 is one for each core.
-    progress : function of a Counter of images, optional
+        Number of processes; 0 is one per core.
+    progress : function of a Counter, optional
+        Called after each task with the number of its images, under the key ``images``.
+
+    Returns
+    -------
+    Listing
+        With the box of each face, in pixels of the image.
 
     Raises
     ------
@@ -59,16 +69,18 @@ def list_faces(
     config = config or ExtractConfig()
     if config.boxes not in ("dataset", "none"):
         raise UsageError(
-            f"faces: --faces all detects faces, and --boxes {config.boxes} names known ones; use one"
+            f"faces: --faces all detects faces, and --boxes {config.boxes} names existing ones; use one"
         )
     wanted = None if config.detector is None else find_detector(config.detector)
     if wanted and (not wanted.detects or wanted.crop == "full image"):
         raise UsageError(f"faces: --faces all needs a detector, and --detector {config.detector} is none")
     config, _ = resolve_config(replace(config, device=config.devices[0]))
     files = files_of(listing.samples)
-    tasks = [files[start : start + _IMAGES] for start in range(0, len(files), _IMAGES)]
     on_cpu = config.device == "cpu" or not detector_of(config).gpu
-    workers = min(jobs or cpu_count(), len(tasks)) if on_cpu else 1
+    workers = (jobs or cpu_count()) if on_cpu else 1
+    size = min(_FRAMES, ceil(len(files) / workers)) if is_frame(files[0][0]) else _IMAGES
+    tasks = [files[start : start + size] for start in range(0, len(files), size)]
+    workers = min(workers, len(tasks))
     boxes: list[np.ndarray] = []
     run = Parallel(n_jobs=workers, return_as="generator")
     for detected in run(delayed(_boxes_of)(task, listing.root, config) for task in tasks):
@@ -79,7 +91,7 @@ def list_faces(
 
 
 def _boxes_of(files: Sequence[tuple[str, int]], root: str, config: ExtractConfig) -> list[np.ndarray]:
-    """(k, 4) boxes of the faces of each image, in order; k = 0 where it has none or cannot be read."""
+    """(k, 4) boxes of the faces of each image, pixels; k = 0 if it has no face or cannot be read."""
     detect = _detector(config)
     boxes = []
     with bounded_images(), threadpool_limits(1):

@@ -19,6 +19,7 @@ from ..features.store import CodeStore
 from .meshes import image_meshes
 from .preview import images_folder, tile_of
 from .read import bounded_images
+from .sources import is_frame, parts_of
 
 SUFFIXES = (".gif", ".webp", ".mp4")
 MAX_FRAMES = 2000
@@ -42,7 +43,8 @@ def animate(
     """Write an animation with one frame per row: image with mesh, mesh alone, and curves with a cursor.
 
     The curves are yaw, pitch and roll, and the five columns of the expression codes, blendshapes or other codes that
-    vary most over the rows.
+    vary most over the rows. If the rows are of several videos, the curves are interrupted between two videos by a
+    vertical line with the name of the next one.
 
     Parameters
     ----------
@@ -65,7 +67,7 @@ def animate(
     Raises
     ------
     UsageError : another suffix, too many rows, no row with codes, or ``out`` is a file of the dataset.
-    DatasetError : none of the images can be read and the codes have no mesh.
+    DatasetError : none of the images can be read, and the codes have no mesh.
     MissingExtra : MP4 without PyAV.
     """
     path = Path(out)
@@ -134,7 +136,7 @@ def _counted(frames: Iterator[Image.Image], progress: Callable[[int], None] | No
 
 def _frames(store: CodeStore, rows: np.ndarray, folder: str, renderer: str) -> Iterator[Image.Image]:
     panels = _panels(store, rows)
-    curves = draw_panels(panels, (_CURVES, _SIDE + _TEXT))
+    curves = draw_panels(panels, (_CURVES, _SIDE + _TEXT), _videos(store, rows))
     windows = _windows(store, rows)
     seen = False
     for start in range(0, len(rows), _MESHES):
@@ -193,6 +195,13 @@ def _windows(store: CodeStore, rows: np.ndarray) -> np.ndarray:
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     half = 0.75 * (boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True)
     return np.concatenate([centre - half, centre + half], axis=1)
+
+
+def _videos(store: CodeStore, rows: np.ndarray) -> list[tuple[int, str]]:
+    """Position of the first row of each video, and its file name without suffix; empty if all rows are of one file."""
+    files = [parts_of(path)[0] if is_frame(path) else "" for path in store.samples["path"].iloc[rows]]
+    starts = [number for number, file in enumerate(files) if number == 0 or file != files[number - 1]]
+    return [(start, Path(files[start]).stem) for start in starts] if len(starts) > 1 else []
 
 
 def _panels(store: CodeStore, rows: np.ndarray) -> list[Panel]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-_PAPER, _INK, _GRID, _CURSOR = "white", "#1b1f24", "#d8dde3", "#c62828"
+_PAPER, _INK, _GRID, _BOUNDARY, _CURSOR = "white", "#1b1f24", "#d8dde3", "#7a828c", "#c62828"
 _COLOURS = ("#1f77b4", "#d55e00", "#009e73", "#cc79a7", "#8c6d00")
 _OVERSAMPLE = 2  # drawn at this multiple of the size and reduced, which smooths the lines
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 8, 22, 8
@@ -31,13 +31,23 @@ class Panel:
     values: np.ndarray
 
 
-def draw_panels(panels: Sequence[Panel], size_wh: tuple[int, int]) -> Image.Image:
-    """Picture of panels below each other, without a cursor."""
+def draw_panels(
+    panels: Sequence[Panel], size_wh: tuple[int, int], sections: Sequence[tuple[int, str]] = ()
+) -> Image.Image:
+    """Picture of panels below each other, without a cursor.
+
+    Parameters
+    ----------
+    panels : sequence of Panel
+    size_wh : width and height, pixels
+    sections : (first frame, name) of each video, in ascending order and from frame 0; optional
+        Curves have a gap between two sections, and a vertical line with the name of the next one.
+    """
     width, height = size_wh
     tall = height // max(len(panels), 1)
     picture = Image.new("RGB", (width, height), _PAPER)
     for number, panel in enumerate(panels):
-        picture.paste(_draw(panel, (width, tall)), (0, number * tall))
+        picture.paste(_draw(panel, (width, tall), sections or [(0, "")]), (0, number * tall))
     return picture
 
 
@@ -52,7 +62,7 @@ def with_cursor(picture: Image.Image, frame: int, frames: int, panels: int) -> I
     return copy
 
 
-def _draw(panel: Panel, size_wh: tuple[int, int]) -> Image.Image:
+def _draw(panel: Panel, size_wh: tuple[int, int], sections: Sequence[tuple[int, str]]) -> Image.Image:
     width, height = (side * _OVERSAMPLE for side in size_wh)
     left, right, top, bottom = (margin * _OVERSAMPLE for margin in (_LEFT, _RIGHT, _TOP, _BOTTOM))
     picture = Image.new("RGB", (width, height), _PAPER)
@@ -79,13 +89,22 @@ def _draw(panel: Panel, size_wh: tuple[int, int]) -> Image.Image:
         shown.append((column, colour))
     frames = len(panel.values)
     xs = left + (width - left - right) * np.arange(frames) / max(frames - 1, 1)
-    for column, colour in shown:
-        for run in _runs(np.isfinite(column)):
-            ys = [_row_of(value, low, high, top, height - bottom) for value in column[run]]
-            points = list(zip(xs[run].tolist(), ys, strict=True))
-            if len(points) == 1:  # a line needs two points
-                points.append((points[0][0] + 2 * _OVERSAMPLE, points[0][1]))
-            pen.line(points, fill=colour, width=2 * _OVERSAMPLE, joint="curve")
+    ends = [first for first, _ in sections[1:]] + [frames]
+    for (first, name), end in zip(sections, ends, strict=True):
+        for column, colour in shown:
+            for run in _runs(np.isfinite(column[first:end])):
+                ys = [_row_of(value, low, high, top, height - bottom) for value in column[first:end][run]]
+                points = list(zip(xs[first:end][run].tolist(), ys, strict=True))
+                if len(points) == 1:  # a line needs two points
+                    points.append((points[0][0] + 2 * _OVERSAMPLE, points[0][1]))
+                pen.line(points, fill=colour, width=2 * _OVERSAMPLE, joint="curve")
+        start = float((xs[first - 1] + xs[first]) / 2) if first else float(left)
+        if first:
+            pen.line([(start, top), (start, height - bottom)], fill=_BOUNDARY, width=_OVERSAMPLE)
+        space = (xs[end] if end < frames else width - right) - start - 6 * _OVERSAMPLE
+        while name and font.getlength(name) > space:
+            name = name[:-1]
+        pen.text((start + 3 * _OVERSAMPLE, height - bottom - 14 * _OVERSAMPLE), name, _BOUNDARY, font)
     return picture.resize(size_wh, Image.Resampling.BOX)
 
 

@@ -12,8 +12,10 @@ from PIL import Image
 
 from ig3d.extract.config import ExtractConfig
 from ig3d.extract.datasets import list_samples
+from ig3d.extract.preview_animation import animate
 from ig3d.extract.run import extract_codes
 from ig3d.faces.synth import SynthConfig, synthesize
+from ig3d.features.store import CodeStore
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +101,29 @@ def test_what_cannot_be_animated_is_one_line(ig3d: Callable[..., Ended], faces: 
         "preview", tmp_path / "b.h5", "--animate", "--out", tmp_path / "c.gif", "--root", tmp_path / "absent"
     )
     assert ended.returncode == 1 and "--root" in ended.stderr and not (tmp_path / "c.gif").exists()
+
+
+def test_curves_of_several_videos_are_interrupted_by_a_line_with_the_name(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    from test_extract_video import write_video
+
+    root = tmp_path / "videos"
+    root.mkdir()
+    for name in ("first", "second"):
+        write_video(root / f"{name}.mp4", list(range(6)))
+    extract_codes(
+        list_samples(root, "folder"),
+        tmp_path / "a.h5",
+        ExtractConfig(regressor=FAKE, detector="none"),
+        jobs=1,
+    )
+    grey = {}
+    with CodeStore(tmp_path / "a.h5") as store:
+        for name, rows in (("one", np.arange(6)), ("both", np.arange(12))):
+            animate(store, tmp_path / f"{name}.gif", rows=rows)
+            curves = read(tmp_path / f"{name}.gif")[0][22:-8, 560:904]
+            line = np.abs(curves - (122, 130, 140)).max(-1) < 40
+            grey[name] = np.flatnonzero(line.mean(0) > 0.9)
+    assert len(grey["one"]) == 0
+    middle = (904 + 558) / 2 - 560
+    assert len(grey["both"]) and abs(grey["both"].mean() - middle) < 3
