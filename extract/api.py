@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
@@ -71,9 +73,10 @@ class Frame:
     Attributes
     ----------
     id : str
-        As in a store: ``clip#000123`` for a frame of a video, the path without suffix for a file; else the number.
+        ``clip#000123`` for a frame of a video; for a file of a folder its path in the folder without suffix; for a
+        single file its name without suffix; for a webcam or an iterable the position, from 0.
     time : float
-        Seconds from the first frame; NaN for images.
+        Seconds from the first frame of the video, or since the webcam was opened; NaN for images.
     image : (H, W, 3) uint8 RGB
     faces : list of FaceCodes
         The largest confident face first.
@@ -104,10 +107,11 @@ def load_regressor(
     name : str
         As for ``ig3d extract --regressor``.
     detector : str, optional
-        By default the regressor's preferred one.
-    also : names of optional blocks to compute in addition
+        As for ``ig3d extract --detector``; by default the first available one that the regressor prefers.
+    also : sequence of str
+        Optional blocks to compute in addition, such as ``landmarks`` for ``facemesh``.
     device : str
-        ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
+        ``auto`` (CUDA if available), ``cpu``, ``cuda`` or ``cuda:1``.
     precision : str
         Arithmetic of the regressor's networks: ``fp32``, ``fp64``, ``bf16``, ``fp16``.
 
@@ -117,7 +121,7 @@ def load_regressor(
 
     Raises
     ------
-    UsageError : the regressor, detector or device does not exist.
+    UsageError : the regressor, detector, block, precision or device does not exist.
     MissingExtra, WeightsError : a package or a weights file is missing.
 
     Examples
@@ -167,32 +171,40 @@ class FaceRegressor:
 
         Parameters
         ----------
-        images : array, path, or a sequence of either
-            RGB (H, W, 3), grey (H, W) or RGBA (H, W, 4), as uint8 or as floats in [0, 1]; also Pillow's images. A path
-            may be that of any supported image, also ``archive.zip!member.jpg`` or ``clip.mp4#000123``.
+        images : array, Pillow image or path, or a sequence of these
+            An array is RGB (H, W, 3), grey (H, W) or RGBA (H, W, 4), uint8 or floats in [0, 1]; an array (n, H, W, 3)
+            has n images. A path may also name a member of an archive (``archive.zip!member.jpg``) or a frame of a video
+            (``clip.mp4#000123``).
 
         Returns
         -------
-        list of FaceCodes
-            Of one image: its faces, the largest confident one first; empty if there is none. Of several: a list for
-            each.
+        list of FaceCodes, or for several images a list of such lists
+            Faces of the image, the largest confident one first; empty if none is detected or none has codes.
 
         Raises
         ------
-        UsageError : an array is no image.
+        UsageError : an array is not an image.
         DatasetError : a file cannot be read.
+
+        Warns
+        -----
+        RuntimeWarning
+            The codes of a face cannot be computed or are not finite; the face is left out.
         """
         if _is_one(images):
-            return self._faces([_as_pixels(images)])[0]
+            return self._faces([_as_pixels(images)], [_name(images, 0)])[0]
         if not isinstance(images, Iterable):
             raise UsageError(
                 f"{type(images).__name__}: is no image; pass an array, a path, or a list of either"
             )
-        pixels = [_as_pixels(image) for image in images]
+        names, pixels = [], []
+        for number, image in enumerate(images):
+            names.append(_name(image, number))
+            pixels.append(_as_pixels(image))
         return [
             faces
             for start in range(0, len(pixels), _BATCH)
-            for faces in self._faces(pixels[start : start + _BATCH])
+            for faces in self._faces(pixels[start : start + _BATCH], names[start : start + _BATCH])
         ]
 
     def frames(
@@ -202,10 +214,10 @@ class FaceRegressor:
 
         Parameters
         ----------
-        source : path of a video, image or folder; index of a webcam; or iterable of images
-            Of a folder, all images and videos under it.
+        source : path of a video, image or folder; index of a webcam; or iterable of arrays or paths of images
+            From a folder, all images and videos in it and its sub-folders.
         fps : float, optional
-            Frames per second to take of videos; all by default.
+            Frames per second that are taken from videos; by default, all frames. Ignored for other sources.
 
         Yields
         ------
@@ -213,60 +225,63 @@ class FaceRegressor:
 
         Raises
         ------
-        DatasetError : there is no such file, or it is no image or video.
-        UsageError : there is no such webcam.
+        DatasetError : the file does not exist, or is not an image or video; or the folder has none.
+        UsageError : the webcam cannot be opened, or ``fps`` is not a number above 0.
 
         Warns
         -----
         RuntimeWarning
-            A frame, or a file of a folder or an iterable, cannot be read; it is left out.
+            A frame, or a file of a folder or an iterable, cannot be read and is left out; or the codes of a face cannot
+            be computed or are not finite, and the face is left out.
         """
         if fps is not None and not (isinstance(fps, int | float | np.number) and 0 < fps < float("inf")):
             raise UsageError(f"fps is {fps!r}; it must be a number above 0")
         if isinstance(source, int):
-            images, together = _webcam(source), 1
+            images, batch_size = _webcam(source), 1
         elif isinstance(source, str | Path):
-            images, together = _files(str(source), fps), _BATCH
+            images, batch_size = _files(str(source), fps), _BATCH
         elif _is_one(source):
             raise UsageError("frames: the source is one image; call the regressor on it instead")
         elif isinstance(source, Iterable):
-            images, together = _iterated(source), 1
+            images, batch_size = _iterated(source), 1
         else:
             raise UsageError(
                 f"frames: {type(source).__name__} is no source; pass a path, the index of a webcam, or images"
             )
-        return self._frames(images, together)
+        return self._frames(images, batch_size)
 
-    def _frames(self, images: Iterator[tuple[str, float, np.ndarray]], together: int) -> Iterator[Frame]:
-        batch: list[tuple[str, float, np.ndarray]] = []
-        for image in images:
-            batch.append(image)
-            if len(batch) == together:
-                yield from self._finished(batch)
-                batch = []
-        yield from self._finished(batch)
+    def _frames(
+        self, images: Generator[tuple[str, float, np.ndarray], None, None], batch_size: int
+    ) -> Iterator[Frame]:
+        with closing(images):  # releases the webcam, also if the caller stops early
+            while batch := list(islice(images, batch_size)):
+                names, times, pixels = zip(*batch, strict=True)
+                for name, time, image, faces in zip(
+                    names, times, pixels, self._faces(pixels, names), strict=True
+                ):
+                    yield Frame(name, time, image, faces)
 
-    def _finished(self, batch: list[tuple[str, float, np.ndarray]]) -> Iterator[Frame]:
-        found = self._faces([pixels for *_, pixels in batch])
-        for (name, time, pixels), faces in zip(batch, found, strict=True):
-            yield Frame(name, time, pixels, faces)
-
-    def _faces(self, images: Sequence[np.ndarray]) -> list[list[FaceCodes]]:
-        """Faces of images: detect → crop → regress, as in an extraction."""
-        if not images:
-            return []
+    def _faces(self, images: Sequence[np.ndarray], names: Sequence[str]) -> list[list[FaceCodes]]:
+        """Faces of images: detect → crop → regress, as in an extraction. Warnings contain the name of the image."""
         with single_rows():
-            found = check_faces(self._detector, self._detector(images), len(images))
-            detected = [in_order(faces) for faces in found]
-            pairs = [(image, face) for image, faces in zip(images, detected, strict=True) for face in faces]
+            checked = check_faces(self._detector, self._detector(images), len(images))
+            detected = [in_order(faces) for faces in checked]
+            pairs = [
+                (name, image, face)
+                for name, image, faces in zip(names, images, detected, strict=True)
+                for face in faces
+            ]
             codes = iter(self._codes(pairs))
-        return [[coded for face in faces if (coded := self._coded(face, next(codes)))] for faces in detected]
+        return [
+            [coded for face in faces if (coded := self._with_codes(face, next(codes), name))]
+            for name, faces in zip(names, detected, strict=True)
+        ]
 
-    def _codes(self, pairs: Sequence[tuple[np.ndarray, Face]]) -> list[dict[str, np.ndarray]]:
-        """Codes of each face in its image; empty, with a warning, where they cannot be computed."""
+    def _codes(self, pairs: Sequence[tuple[str, np.ndarray, Face]]) -> list[dict[str, np.ndarray]]:
+        """Codes of each face (name of the image, pixels, face); empty, with a warning, if they cannot be computed."""
         if not pairs:
             return []
-        images, faces = zip(*pairs, strict=True)
+        names, images, faces = zip(*pairs, strict=True)
         try:
             whole = self._detector.crop == "full image"
             batch = prepare(images, faces, self._regressor.needs, whole=whole)
@@ -277,15 +292,18 @@ class FaceRegressor:
         except Exception as exc:
             if len(pairs) > 1:
                 return [codes for pair in pairs for codes in self._codes([pair])]
-            warnings.warn(f"a face is left out: {type(exc).__name__}: {exc}", RuntimeWarning, stacklevel=2)
+            problem = f"{type(exc).__name__}: {exc}"
+            warnings.warn(f"{names[0]}: a face is left out: {problem}", RuntimeWarning, stacklevel=2)
             return [{}]
 
-    def _coded(self, face: Face, codes: dict[str, np.ndarray]) -> FaceCodes | None:
-        """The face with its codes; None where it has none, or some are not finite."""
+    def _with_codes(self, face: Face, codes: dict[str, np.ndarray], name: str) -> FaceCodes | None:
+        """The face with its codes; None if it has none, or, with a warning, if some are not finite."""
         if not codes:
             return None
         if not all(np.isfinite(values).all() for values in codes.values()):
-            warnings.warn("a face is left out: its codes are not finite", RuntimeWarning, stacklevel=2)
+            warnings.warn(
+                f"{name}: a face is left out: its codes are not finite", RuntimeWarning, stacklevel=2
+            )
             return None
         block = self.blocks.get("pose")
         degrees = pose_degrees(codes["pose"]) if block is not None and is_axis_angle(block) else None
@@ -297,12 +315,17 @@ def _is_one(images: Any) -> bool:
     return isinstance(images, str | Path | Image) or (isinstance(images, np.ndarray) and images.ndim < 4)
 
 
+def _name(image: Any, number: int) -> str:
+    """Name of an image in warnings: its path, or its position."""
+    return str(image) if isinstance(image, str | Path) else f"image {number}"
+
+
 def _as_pixels(image: Any) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a path or an array.
 
     Raises
     ------
-    UsageError : an array is no image.
+    UsageError : an array is not an image.
     DatasetError : a file cannot be read.
     """
     if isinstance(image, str | Path):
@@ -344,8 +367,8 @@ def _read(path: str) -> np.ndarray:
         raise DatasetError(f"{path}: {exc}") from exc
 
 
-def _files(path: str, fps: float | None) -> Iterator[tuple[str, float, np.ndarray]]:
-    """Id, time and pixels of an image, of the frames of a video, or of all files under a folder."""
+def _files(path: str, fps: float | None) -> Generator[tuple[str, float, np.ndarray], None, None]:
+    """Id, time in seconds and pixels of an image, of the frames of a video, or of all files in a folder."""
     if not is_remote(path) and Path(path).is_dir():
         files = sorted(
             file.relative_to(path).as_posix()
@@ -358,10 +381,10 @@ def _files(path: str, fps: float | None) -> Iterator[tuple[str, float, np.ndarra
     if is_video(path):
         folder, _, name = path.rpartition("/")
         return _video(folder or ".", name, fps)
-    return iter([(Path(path).stem, np.nan, _read(path))])
+    return (image for image in [(Path(path).stem, np.nan, _read(path))])
 
 
-def _iterated(images: Iterable[ImageLike]) -> Iterator[tuple[str, float, np.ndarray]]:
+def _iterated(images: Iterable[ImageLike]) -> Generator[tuple[str, float, np.ndarray], None, None]:
     """Images of an iterable, without the files that cannot be read."""
     for number, image in enumerate(images):
         try:
@@ -372,7 +395,7 @@ def _iterated(images: Iterable[ImageLike]) -> Iterator[tuple[str, float, np.ndar
 
 def _readable(
     folder: str, files: Sequence[str], fps: float | None
-) -> Iterator[tuple[str, float, np.ndarray]]:
+) -> Generator[tuple[str, float, np.ndarray], None, None]:
     """Files of a folder, without those that cannot be read."""
     for file in files:
         try:
@@ -384,7 +407,7 @@ def _readable(
             warnings.warn(f"left out: {exc}", RuntimeWarning, stacklevel=2)
 
 
-def _video(folder: str, path: str, fps: float | None) -> Iterator[tuple[str, float, np.ndarray]]:
+def _video(folder: str, path: str, fps: float | None) -> Generator[tuple[str, float, np.ndarray], None, None]:
     """Frames of a video."""
     try:
         index = read_index(f"{folder}/{path}")
@@ -400,8 +423,8 @@ def _video(folder: str, path: str, fps: float | None) -> Iterator[tuple[str, flo
         yield f"{video_id(path)}#{member}", float(index.seconds[number]), pixels
 
 
-def _webcam(index: int) -> Iterator[tuple[str, float, np.ndarray]]:
-    """Frames of a webcam, until it is unplugged or the caller stops."""
+def _webcam(index: int) -> Generator[tuple[str, float, np.ndarray], None, None]:
+    """Position, time in seconds and pixels of the frames of a webcam, until it is unplugged or the caller stops."""
     require("cv2", wanted_by="webcam")
     import time
 
@@ -416,7 +439,7 @@ def _webcam(index: int) -> Iterator[tuple[str, float, np.ndarray]]:
             f"webcam {index} cannot be opened; check that it is connected, or pass another index"
         )
 
-    def frames() -> Iterator[tuple[str, float, np.ndarray]]:
+    def frames() -> Generator[tuple[str, float, np.ndarray], None, None]:
         start, number = time.monotonic(), 0
         try:
             while True:

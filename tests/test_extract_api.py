@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,7 +86,7 @@ def test_a_face_without_finite_codes_is_left_out_with_a_warning(fake: FaceRegres
     red, blue = np.zeros_like(GREY), np.zeros_like(GREY)
     red[..., 0] = 255
     blue[..., 2] = 255
-    with pytest.warns(RuntimeWarning, match="left out"):
+    with pytest.warns(RuntimeWarning, match="image [12]: a face is left out"):
         assert [len(faces) for faces in fake([GREY, red, blue, GREY])] == [1, 0, 0, 1]
 
 
@@ -193,6 +194,50 @@ def test_frames_of_a_video_have_ids_and_times_as_in_a_store(tmp_path: Path, fake
     frames = list(fake.frames(tmp_path / "clip.mp4", fps=5))
     assert [frame.id for frame in frames][:3] == ["clip#000000", "clip#000002", "clip#000004"]
     np.testing.assert_allclose([frame.time for frame in frames], np.arange(10) / 5, atol=1e-6)
+
+
+@pytest.fixture
+def camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Camera 0: OpenCV's reader of a file with 5 frames, the first of which is red."""
+    cv2 = pytest.importorskip("cv2")
+    path = str(tmp_path / "camera.avi")
+    writer = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 48))
+    for number in range(5):
+        writer.write(np.full((48, 64, 3), (40 * number, 0, 200), np.uint8))  # BGR
+    writer.release()
+    capture = cv2.VideoCapture(path)
+    assert capture.isOpened()
+    monkeypatch.setattr(cv2, "VideoCapture", lambda index: capture if index == 0 else None)
+    return capture
+
+
+def test_frames_of_a_webcam_end_and_release_it_when_it_is_unplugged(camera: Any, fake: FaceRegressor) -> None:
+    frames = list(fake.frames(0))
+    assert [frame.id for frame in frames] == ["0", "1", "2", "3", "4"]
+    times = [frame.time for frame in frames]
+    assert times == sorted(times) and times[0] >= 0
+    np.testing.assert_allclose(frames[0].image[24, 32], (200, 0, 0), atol=12)  # RGB
+    assert all(len(frame.faces) == 1 for frame in frames)
+    assert not camera.isOpened()
+
+
+def test_a_webcam_is_released_when_the_caller_stops(camera: Any, fake: FaceRegressor) -> None:
+    frames = fake.frames(0)
+    assert next(frames).id == "0" and camera.isOpened()
+    frames.close()  # type: ignore[attr-defined]
+    assert not camera.isOpened()
+
+
+def test_a_webcam_is_released_after_an_error(
+    camera: Any, fake: FaceRegressor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(images: object) -> None:
+        raise UsageError("no detection")
+
+    monkeypatch.setattr(fake, "_detector", failing)
+    with pytest.raises(UsageError, match="no detection"):
+        next(fake.frames(0))
+    assert not camera.isOpened()
 
 
 def test_codes_are_those_of_a_store(tmp_path: Path, facemesh: FaceRegressor) -> None:
