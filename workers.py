@@ -1,8 +1,8 @@
 """Run tasks in worker processes of this machine, or on a dask or ray cluster.
 
-Used for the shards of an extraction and the cells of a study. A task whose worker dies is run again by another one;
-after three deaths it is given up. On a cluster, the cluster itself retries. If five tasks in a row are given up, the
-cause is not a task, and the run ends.
+Used for the shards of an extraction and the cells of a study. If a worker dies, another one repeats its task; after
+three dead workers, the task is given up. On a cluster, the cluster itself retries. If five tasks in a row are given up,
+the run ends, because the tasks are probably not the cause.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from .errors import RunError, UsageError, require
 BACKENDS = ("loky", "dask", "ray")
 # A task is given up after this many dead workers.
 MAX_DEATHS = 3
-# The run ends after this many given-up tasks in a row: a device that fails would give up all of them.
+# The run ends after this many given-up tasks in a row: if a device fails, all tasks would be given up.
 MAX_GIVEN_UP = 5
 # A worker without a task exits after this time.
 IDLE_SECONDS = 20
-# A worker looks this often whether the process that started it is still running.
+# Interval at which a worker checks whether the process that started it is still running.
 WATCH_SECONDS = 1.0
 # Longest wait for the executor to pass a submitted task to its worker; normally one or two milliseconds.
 HANDED_OVER_SECONDS = 60
@@ -45,15 +45,16 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Result of one task.
+    """Outcome of one task.
 
     Attributes
     ----------
     task : int
         Index of the task.
-    result : return value of the function; None if the task was given up
+    result : object
+        Return value of the function; None if the task was given up.
     given_up : bool
-        Whether too many workers died while running it.
+        Whether :data:`MAX_DEATHS` workers died while running the task.
     """
 
     task: int
@@ -67,18 +68,18 @@ class _Workers(Protocol):
     Attributes
     ----------
     size : int
-        Tasks that are submitted at a time.
-    most_deaths : int
-        Deaths after which a task is given up; 1 if the backend itself retries.
+        Number of tasks that run at the same time.
+    max_deaths : int
+        Dead workers after which a task is given up; 1 if the backend itself retries.
     """
 
     size: int
-    most_deaths: int
+    max_deaths: int
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]: ...
 
     def died(self, future: Future[Any]) -> bool:
-        """Whether the worker of a finished task died; it is replaced."""
+        """Whether the worker died that ran the task of a finished future; a dead local worker is replaced."""
         ...
 
 
@@ -97,26 +98,31 @@ def run_tasks(
     Parameters
     ----------
     function : callable
-        Importable in the workers.
-    tasks : arguments of one call each
-        The next is taken when a worker is free.
+        Must be importable in the workers.
+    tasks : iterable of tuples
+        Positional arguments of each call. The next task is taken from the iterable when a worker is free.
     backend : {"loky", "dask", "ray"}
-        Processes of this machine, or workers of a cluster.
+        Processes of this machine (loky), or workers of a cluster.
     jobs : int
-        Tasks at a time; 0 is one per core, or as many as the cluster has workers.
+        Number of tasks that run at the same time; 0 is one per core, or one per worker of the cluster.
     address : str, optional
         Address of a running cluster; by default, one is started on this machine.
     gpu : bool
-        Whether a task on a cluster needs a GPU.
+        Whether each task on a cluster needs a GPU.
     environments : sequence of mappings, optional
-        Environment variables of each local worker, which are as many.
+        Environment variables of each local worker; replaces ``jobs``.
+
+    Yields
+    ------
+    Ended
 
     Raises
     ------
-    UsageError : the backend does not exist, or is ``loky`` and an address is given.
+    UsageError : the backend does not exist, or is ``loky`` and an address is passed.
     MissingExtra : dask or ray is not installed.
-    RunError : no cluster answers at the address, or it has no GPU; or the workers of five tasks in a row died.
-    Exception : any exception that a call raises.
+    RunError : no cluster answers at the address, it has no workers or no GPU, or it was shut down; or five tasks in a
+        row were given up.
+    Exception : any exception that a call of the function raises.
     """
     check_backend(backend, address)
     if backend == "loky":
@@ -141,7 +147,7 @@ def check_backend(backend: str, address: str | None) -> None:
 
 
 def limit_threads(threads: int) -> dict[str, str]:
-    """Environment of a worker whose numerical libraries use some threads, unless the user's environment sets them."""
+    """Environment variables that limit the threads of numerical libraries; the user's own values are kept."""
     return {name: os.environ.get(name, str(threads)) for name in _THREADS}
 
 
@@ -151,7 +157,7 @@ def _run(
     new = ((number, task, 0) for number, task in enumerate(tasks))
     retries = deque[tuple[int, tuple[Any, ...], int]]()
     running: dict[Future[Any], tuple[int, tuple[Any, ...], int]] = {}
-    given_up = 0  # in a row
+    given_up_in_a_row = 0
     while True:
         while len(running) < workers.size and (item := retries.popleft() if retries else next(new, None)):
             running[workers.submit(function, *item[1])] = item
@@ -160,14 +166,14 @@ def _run(
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             number, task, deaths = running.pop(future)
             if not workers.died(future):
-                given_up = 0
+                given_up_in_a_row = 0
                 yield Ended(number, future.result())
-            elif deaths + 1 >= workers.most_deaths:
-                given_up += 1
-                if given_up == MAX_GIVEN_UP:
+            elif deaths + 1 >= workers.max_deaths:
+                given_up_in_a_row += 1
+                if given_up_in_a_row == MAX_GIVEN_UP:
                     raise RunError(
-                        f"the workers of {given_up} tasks in a row died; look for a failing device or too little "
-                        "memory; finished parts are kept, and the same command continues"
+                        f"the workers of {given_up_in_a_row} tasks in a row died; look for a failing device or too "
+                        "little memory; finished parts are kept, and the same command continues"
                     )
                 yield Ended(number, None, given_up=True)
             else:
@@ -178,9 +184,9 @@ def _run(
 
 
 class _Process:
-    """Worker process: a new interpreter, because a fork can hang after torch has run.
+    """A worker: an executor with one process, so that its death affects no other task.
 
-    It is an executor of one process, so that its death breaks no other task.
+    The process is a new interpreter, not a fork, because a fork can hang after torch has run.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -200,7 +206,7 @@ class _Process:
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         try:
             self._last = self._pool.submit(function, *arguments)
-        except BrokenProcessPool:  # it died without a task
+        except BrokenProcessPool:  # the process died while it had no task
             self.replace()
             self._last = self._pool.submit(function, *arguments)
         return self._last
@@ -211,11 +217,11 @@ class _Process:
 
     def close(self) -> None:
         """Stop the process, even during a task."""
-        # shutdown before the pool has passed on its task makes the pool's thread print a traceback
+        # wait until the pool has passed its task to the process: otherwise its thread prints a traceback at shutdown
         deadline = time.monotonic() + HANDED_OVER_SECONDS
         while self._last and not (self._last.running() or self._last.done()) and time.monotonic() < deadline:
             time.sleep(0.001)
-        # one without a task ends by itself, and cleans up what its own processes share
+        # a process without a task ends by itself, and its own child processes with it
         self._pool.shutdown(wait=True, kill_workers=bool(self._last and not self._last.done()))
 
 
@@ -223,7 +229,7 @@ class _Processes:
     """Local workers, each of which runs one task at a time."""
 
     def __init__(self, environments: Sequence[Mapping[str, str]]) -> None:
-        self.size, self.most_deaths = len(environments), MAX_DEATHS
+        self.size, self.max_deaths = len(environments), MAX_DEATHS
         self.free = [_Process(environment) for environment in environments][::-1]
         self.busy: dict[Future[Any], _Process] = {}
 
@@ -242,14 +248,14 @@ class _Processes:
         if not isinstance(future.exception(), BrokenProcessPool):
             self.free.append(process)
             return False
-        self.free.insert(0, process)  # the last to be used again: its device may be broken
+        self.free.insert(0, process)  # used only if no other is free: its device may be broken
         process.replace()
         return True
 
 
 @contextmanager
 def _processes(environments: Sequence[Mapping[str, str]]) -> Iterator[_Workers]:
-    # loky replaces a worker whose memory has grown, after its task
+    # loky warns when it replaces a worker whose memory has grown
     warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
     workers = _Processes(environments)
     try:
@@ -275,9 +281,9 @@ def _watch_parent(parent: int) -> None:
 
 
 class _Dask:
-    """Workers of a dask cluster; dask retries a task whose worker died."""
+    """Workers of a dask cluster; dask itself retries the task of a dead worker."""
 
-    most_deaths = 1
+    max_deaths = 1
 
     def __init__(self, client: Any, size: int, *, gpu: bool) -> None:
         self.size = size
@@ -347,9 +353,9 @@ def _dask(jobs: int, address: str | None, gpu: bool) -> Iterator[_Workers]:
 
 
 class _Ray:
-    """Workers of a ray cluster; ray retries a task whose worker died."""
+    """Workers of a ray cluster; ray itself retries the task of a dead worker."""
 
-    most_deaths = 1
+    max_deaths = 1
 
     def __init__(self, ray: Any, size: int, *, gpu: bool) -> None:
         self.size, self._ray = size, ray
@@ -420,7 +426,7 @@ def _at(address: str | None) -> str:
 
 
 def _check_reachable(address: str) -> None:
-    """Refuse an address on which nothing listens: ray would try to connect for ever."""
+    """Refuse an address at which no process listens: ray would try to connect forever."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not port.isdigit():
         return  # no host and port, such as "auto"
@@ -432,7 +438,7 @@ def _check_reachable(address: str) -> None:
 
 @contextmanager
 def _quiet(logger: str) -> Iterator[None]:
-    """Show only critical messages of a logger."""
+    """In this context, only critical messages of a logger are shown."""
     log = logging.getLogger(logger)
     level = log.level
     log.setLevel(logging.CRITICAL)

@@ -1,7 +1,7 @@
-"""Face boxes that exist before an image is read: those of the dataset itself, or of an earlier run's store.
+"""Stored face boxes: those of the dataset itself, or of the store of an earlier extraction.
 
-A regressor that takes crops is fed the crop of the box, and no detector runs. For a regressor that takes landmarks, a
-detector is shown the surroundings of the box, and the face that overlaps the box most is taken.
+For a regressor that takes crops, the crop around the box is used and no detector runs. For a regressor that takes
+landmarks, the detector searches the surroundings of the box, and the face that overlaps the box most is used.
 """
 
 from __future__ import annotations
@@ -21,33 +21,34 @@ from ..features.values import CropSpec, Face, LandmarkSpec, Status
 from .read import Unreadable, bounded_images, digest_of
 from .sources import read_content
 
-# Margin around a box, in sides of the box, that a detector is shown: wide enough for the whole head.
+# Margin around a box in which a detector searches, relative to the longer side of the box: enough for the whole head.
 SURROUNDINGS = 0.5
-# Files whose digest is compared before any work; the others are compared as they are read.
+# Number of files whose digest is compared before the extraction; the others are compared when they are read.
 _CHECKED = 32
 
 
 @dataclass(frozen=True, slots=True)
 class FaceBoxes:
-    """Face boxes of n samples, with landmarks where these exist too.
+    """Stored face boxes of n samples, with landmarks if the store has them.
 
     Attributes
     ----------
     status : (n,) int8 codes of :class:`Status`
-        ``ok``: the row has a box; ``pending``: nothing is known and a detector is needed; any other: the row ends with
-        this status.
+        ``ok``: the row has a box; ``pending``: the row has no box and needs a detector; any other: the status that the
+        row gets.
     message : (n,) str
-        Reason of any other status.
+        Reason for any other status.
     box : (n, 4) float32, pixels
-        x0, y0, x1, y1; NaN where there is none.
+        x0, y0, x1, y1; NaN for rows without a box.
     score : (n,) float32
+        Confidence of the detector in [0, 1]; NaN for boxes of the dataset.
     count : (n,) int16
-        Faces in the image.
+        Number of faces in the image.
     digest : (n, 16) uint8
-        Of the file in which the face was found; zeros for the dataset's own boxes.
+        BLAKE2b-128 of the file in which the face was found; zeros for boxes of the dataset.
     landmarks : (n, p, 2 or 3) float32, pixels, or None
-        NaN where a row has none. Two corners stand for the extent of landmarks that were not kept.
-    blendshapes : (n, 52) float32, or None
+        NaN for rows without landmarks. If the store has only the extent of the landmarks, its two corners, p = 2.
+    blendshapes : (n, 52) float32 in [0, 1], or None
     """
 
     status: np.ndarray
@@ -61,20 +62,20 @@ class FaceBoxes:
 
     @classmethod
     def of(cls, boxes: np.ndarray) -> Self:
-        """Boxes (n, 4) of a dataset; rows of NaN are unknown."""
-        n, known = len(boxes), ~np.isnan(boxes[:, 0])
+        """FaceBoxes of (n, 4) boxes of a dataset, pixels; NaN for rows without a box."""
+        n, has_box = len(boxes), ~np.isnan(boxes[:, 0])
         return cls(
-            status=np.where(known, Status.ok, Status.pending).astype(np.int8),
+            status=np.where(has_box, Status.ok, Status.pending).astype(np.int8),
             message=np.zeros(n, "U1"),
             box=boxes.astype(np.float32),
             score=np.full(n, np.nan, np.float32),
-            count=known.astype(np.int16),
+            count=has_box.astype(np.int16),
             digest=np.zeros((n, 16), np.uint8),
         )
 
     @classmethod
     def unknown(cls, n: int) -> Self:
-        """No boxes of n samples."""
+        """FaceBoxes of n samples without boxes."""
         return cls.of(np.full((n, 4), np.nan))
 
     def __len__(self) -> int:
@@ -82,11 +83,13 @@ class FaceBoxes:
 
     def __getitem__(self, rows: slice) -> FaceBoxes:
         columns = {name: getattr(self, name) for name in self.__slots__}
-        part: dict[str, Any] = {name: None if one is None else one[rows] for name, one in columns.items()}
+        part: dict[str, Any] = {
+            name: None if values is None else values[rows] for name, values in columns.items()
+        }
         return FaceBoxes(**part)
 
     def face(self, row: int) -> Face | None:
-        """The face of a row, or None."""
+        """The stored face of a row; None if it has none."""
         if self.status[row] != Status.ok:
             return None
         points = None if self.landmarks is None else self.landmarks[row]
@@ -103,7 +106,7 @@ class FaceBoxes:
 
 
 def needs_detector(face: Face, needs: CropSpec | LandmarkSpec) -> bool:
-    """Whether a known face has no landmarks, or others than the regressor takes."""
+    """Whether a stored face lacks the landmarks or blendshapes that the regressor takes."""
     if isinstance(needs, CropSpec):
         return False
     points, scores = face.landmarks, face.blendshapes
@@ -117,7 +120,7 @@ def is_outside(face: Face, image: np.ndarray) -> bool:
 
 
 def surroundings(image: np.ndarray, face: Face | None) -> tuple[np.ndarray, tuple[int, int]]:
-    """Part of an (H, W, 3) image around a face, and its corner x, y; the full image without a face."""
+    """Part of an (H, W, 3) image around a face, and its top left corner x, y; the full image if the face is None."""
     if face is None:
         return image, (0, 0)
     x0, y0, x1, y1 = face.xyxy.astype(np.float64)
@@ -126,18 +129,25 @@ def surroundings(image: np.ndarray, face: Face | None) -> tuple[np.ndarray, tupl
     left, top = max(0, int(x0 - margin)), max(0, int(y0 - margin))
     right, bottom = min(width, int(np.ceil(x1 + margin))), min(height, int(np.ceil(y1 + margin)))
     if right <= left or bottom <= top:
-        return image, (0, 0)  # a box without extent, which no detected face overlaps
+        return image, (0, 0)  # the box is empty or outside of the image
     return image[top:bottom, left:right], (left, top)
 
 
 def choose_overlapping(faces: Sequence[Face], box: np.ndarray, corner: tuple[int, int]) -> Face | None:
-    """The face that overlaps a box (4,) most, or None.
+    """The face that overlaps a box most (intersection over union), or None if none overlaps it.
 
     Parameters
     ----------
-    faces : in pixels of a part of the image
-    box : in pixels of the full image, as the returned face is
-    corner : x, y of the part in the full image
+    faces : sequence of Face
+        Detected in a part of the image, in pixels of the part.
+    box : (4,) array
+        x0, y0, x1, y1 in pixels of the full image.
+    corner : x, y of the top left corner of the part in the full image
+
+    Returns
+    -------
+    Face or None
+        In pixels of the full image.
     """
     box, shift = box.astype(np.float64), np.array([*corner, *corner], np.float32)
     moved = [
@@ -165,22 +175,24 @@ def _overlap(first: np.ndarray, second: np.ndarray) -> float:
 
 @dataclass(frozen=True, slots=True)
 class BoxSource:
-    """Source of the face boxes of a dataset; boxes are read for some of its rows at a time.
+    """Source of stored face boxes, which are read for one shard at a time.
 
     Attributes
     ----------
     complete : bool
-        Whether no sample needs a detector for its box.
+        Whether every sample has a box, or a status that the store gives it.
     identity : str
-        ``none``, ``dataset``, or the content hash of the store; part of the run's identity.
+        ``none``, ``dataset``, or the content hash of the store; part of the identity of a run.
     boxes : (n, 4) float32, pixels
-        The dataset's own; NaN where there is none. Not used with a store.
-    store : path, optional
-    rows : (n,) int
+        Boxes of the dataset; NaN for samples without a box. Not used with a store.
+    store : Path or None
+        Store of an earlier extraction.
+    rows : (n,) int or None
         Row of the store for each sample.
-    needs : input of the regressor
-    detector : dict, optional
-        Detector of the store; None for the dataset's own boxes.
+    needs : CropSpec, LandmarkSpec or None
+        Input of the regressor.
+    detector : dict or None
+        Description of the detector of the store.
     """
 
     complete: bool
@@ -192,7 +204,7 @@ class BoxSource:
     detector: dict[str, Any] | None = None
 
     def part(self, rows: slice) -> BoxSource:
-        """The source of consecutive samples."""
+        """Source for consecutive samples."""
         return replace(self, boxes=self.boxes[rows], rows=None if self.rows is None else self.rows[rows])
 
     def read(self, rows: slice) -> FaceBoxes:
@@ -205,7 +217,7 @@ class BoxSource:
         if self.store is None or self.rows is None or self.needs is None:
             return FaceBoxes.of(self.boxes[rows])
         with CodeStore(self.store) as store:
-            if store.content_sha256 != self.identity:  # its rows are others
+            if store.content_sha256 != self.identity:  # its rows may have changed
                 raise StoreError(
                     f"boxes: {self.store} is another store than when the run began; restore the first one and repeat "
                     "the command, or start again with --restart"
@@ -219,13 +231,14 @@ def box_source(listing: Listing, boxes: str, needs: CropSpec | LandmarkSpec) -> 
     Parameters
     ----------
     listing : Listing
-    boxes : ``dataset`` (its own boxes, if it has any), ``none``, or the path of a store
-    needs : input of the regressor
+    boxes : ``dataset`` (boxes of the dataset, if it has any), ``none``, or the path of a store
+    needs : CropSpec or LandmarkSpec
+        Input of the regressor.
 
     Raises
     ------
-    UsageError : a store of full images, in which no face was detected.
-    DatasetError : the store is not of this dataset.
+    UsageError : the store has codes of full images, without detected faces.
+    DatasetError : samples are not in the store, or files have other content.
     StoreError : the store cannot be read.
     """
     if boxes not in ("dataset", "none"):
@@ -233,8 +246,8 @@ def box_source(listing: Listing, boxes: str, needs: CropSpec | LandmarkSpec) -> 
     own = boxes_of(listing.samples).astype(np.float32)
     if boxes == "none":
         own = np.full_like(own, np.nan)
-    known = ~np.isnan(own[:, 0])
-    return BoxSource(bool(known.all()), "dataset" if known.any() else "none", own)
+    has_box = ~np.isnan(own[:, 0])
+    return BoxSource(bool(has_box.all()), "dataset" if has_box.any() else "none", own)
 
 
 def _store_source(listing: Listing, path: Path, needs: CropSpec | LandmarkSpec) -> BoxSource:
@@ -252,11 +265,11 @@ def _store_source(listing: Listing, path: Path, needs: CropSpec | LandmarkSpec) 
 
 
 def _rows_of(listing: Listing, store: CodeStore) -> np.ndarray:
-    """(n,) row of the store for each sample.
+    """(n,) int: row of the store for each sample.
 
     Raises
     ------
-    DatasetError : some samples are not in it.
+    DatasetError : samples are not in the store.
     """
     rows, _ = find_rows(listing.samples["id"], store.samples["id"])
     missing = listing.samples["id"][rows < 0].tolist()
@@ -269,7 +282,7 @@ def _rows_of(listing: Listing, store: CodeStore) -> np.ndarray:
 
 
 def _read_boxes(store: CodeStore, rows: np.ndarray, needs: CropSpec | LandmarkSpec) -> FaceBoxes:
-    """Face boxes of some rows of a store, which lie near each other."""
+    """Face boxes of rows of a store; all rows from the first to the last one are read."""
     first, last = int(rows.min(initial=len(store))), int(rows.max(initial=-1))
 
     def read(name: str) -> np.ndarray:
@@ -281,7 +294,7 @@ def _read_boxes(store: CodeStore, rows: np.ndarray, needs: CropSpec | LandmarkSp
     with_blendshapes = isinstance(needs, LandmarkSpec) and needs.blendshapes and "blendshapes" in store.blocks
     return FaceBoxes(
         status=status.astype(np.int8),
-        # no detector has seen a file that could not be read
+        # a file without digest could not be read, so that no face was searched in it
         message=np.where(
             unread & ~has_box, "its face is unknown: the file could not be read", read("sample/message")
         ),
@@ -297,7 +310,7 @@ def _read_boxes(store: CodeStore, rows: np.ndarray, needs: CropSpec | LandmarkSp
 
 
 def _points(store: CodeStore, read: Callable[[str], np.ndarray]) -> np.ndarray | None:
-    """(n, 478, 3) points, pixels, of a store that has them; NaN where there is no face."""
+    """(n, 478, 3) landmarks, pixels; NaN for rows without a face. None if the store has no landmarks."""
     if store.info.regressor.get("name") != "facemesh" or "landmarks" not in store.blocks:
         return None
     from .regressors.facemesh import project
@@ -312,7 +325,7 @@ def _points(store: CodeStore, read: Callable[[str], np.ndarray]) -> np.ndarray |
 
 
 def check_files(listing: Listing, store: CodeStore, rows: np.ndarray, *, what: str) -> None:
-    """Compare some files with what the store saw, so that another dataset is refused before any work.
+    """Compare up to 32 files with the digests in a store, so that another dataset is refused before any work.
 
     Parameters
     ----------
@@ -321,11 +334,11 @@ def check_files(listing: Listing, store: CodeStore, rows: np.ndarray, *, what: s
     rows : (n,) int
         Row of the store for each sample.
     what : str
-        What the store is taken for; opens the message.
+        First word of the message, such as ``boxes``.
 
     Raises
     ------
-    DatasetError : files of another content than the store's.
+    DatasetError : files have another content.
     """
     digests = store.column("sample/digest")[rows]
     seen = np.flatnonzero(digests.any(axis=1))  # the others were not read
@@ -337,12 +350,12 @@ def check_files(listing: Listing, store: CodeStore, rows: np.ndarray, *, what: s
             try:
                 content = read_content(f"{listing.root}/{path}")
             except (FileNotFoundError, Unreadable):
-                continue  # its row will say so
+                continue  # the extraction gives the row its status
             raw = content.tobytes() if isinstance(content, np.ndarray) else content
             if not np.array_equal(digest_of(raw), digests[row]):
                 other.append(listing.samples["id"].iat[row])
     if other:
         raise DatasetError(
-            f"{what}: expected the images of {store.path}, got {len(other)} of {len(chosen)} that were looked at with "
-            f"other content ({listed(other)}); extract that store from the same images"
+            f"{what}: {len(other)} of {len(chosen)} compared files have other content than in {store.path} "
+            f"({listed(other)}); extract that store from the same images"
         )

@@ -1,7 +1,7 @@
-"""Cropping: from chosen faces to what a regressor is fed; the third stage of :mod:`ig3d.extract.stages`.
+"""Cropping: the input of a regressor for chosen faces; the third stage of :mod:`ig3d.extract.stages`.
 
-A crop box holds the points of the image under the centres of the crop's top left and bottom right pixels. Transforms
-map image pixels to crop pixels; the centre of the top left pixel is (0, 0) in both.
+A crop box (x0, y0, x1, y1) has the positions, in pixels of the image, of the centres of the crop's top left and bottom
+right pixels. Transforms map pixels of the image to pixels of the crop; the centre of the top left pixel is (0, 0).
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ def square_box(face: Face, spec: CropSpec) -> np.ndarray:
     Parameters
     ----------
     face : Face
-        Its landmarks' extent is the box where it has landmarks, else its own box; either may leave the image.
+        The crop is around the extent of its landmarks or, without landmarks, around its box. It may leave the image.
     spec : CropSpec
 
     Returns
     -------
-    (4,) float64 array : x0, y0, x1, y1, pixels of the image
+    (4,) float64 : crop box, pixels of the image
 
     Raises
     ------
-    ValueError : the crop would be smaller than a pixel.
+    ValueError : the crop would be smaller than one pixel.
     """
     if face.landmarks is not None:
         points = np.asarray(face.landmarks[:, :2], np.float64)
@@ -41,21 +41,23 @@ def square_box(face: Face, spec: CropSpec) -> np.ndarray:
         factor, shift = 1.0, spec.box_shift
     side_of_box = max(x1 - x0, y1 - y0) if spec.longer_side else ((x1 - x0) + (y1 - y0)) / 2
     box_side = side_of_box * factor
-    # in the originals' order of operations, so that the last digit is theirs
+    # in the order of operations of SMIRK's and EMOCA's code, so that all digits agree
     x, y = x1 - (x1 - x0) / 2, y1 - (y1 - y0) / 2 + shift * box_side
     side = int(box_side * spec.scale)
     if side < 1:
-        raise ValueError(f"face: expected a box of at least a pixel, got {x1 - x0:.3g} by {y1 - y0:.3g}")
+        raise ValueError(
+            f"the box of the face has {x1 - x0:.3g} x {y1 - y0:.3g} pixels; its crop is smaller than one pixel"
+        )
     return np.array([x - side / 2, y - side / 2, x + side / 2, y + side / 2])
 
 
 def square_crop(box: np.ndarray, size: int) -> np.ndarray:
-    """(2, 3) float64 transform of a square crop box: a scale and a shift.
+    """(2, 3) float64 transform of a square crop box (4,) to ``size`` x ``size`` pixels: a scale and a shift.
 
     References
     ----------
-    SMIRK's ``demo.py`` (commit c7de404), EMOCA's and DECA's test data sets (fef5472, a11554a): all three estimate a
-    similarity from three corners, and end at ``size - 1``, not ``size``.
+    SMIRK's ``demo.py`` (commit c7de404) and the test data sets of EMOCA (fef5472) and DECA (a11554a) estimate a
+    similarity transform from three corners, of which the last is at ``size - 1``.
     """
     x0, y0, x1, y1 = box
     last = size - 1.0
@@ -63,9 +65,9 @@ def square_crop(box: np.ndarray, size: int) -> np.ndarray:
 
 
 def _similarity(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
-    """(2, 3) similarity that takes points (n, 2) onto others, by least squares and without a reflection.
+    """(2, 3) similarity transform of points (n, 2) to points ``onto`` (n, 2), by least squares, without reflection.
 
-    In the order of operations of scikit-image's ``estimate_transform``: its rounding decides single bytes of a crop.
+    The order of operations is that of scikit-image's ``estimate_transform``, because rounding changes bytes of a crop.
 
     References
     ----------
@@ -80,10 +82,10 @@ def _similarity(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
 
 
 def full_box(size_wh: Sequence[int], spec: CropSpec) -> np.ndarray:
-    """(4,) float64 crop box of an image that is stretched to the crop; its aspect changes.
+    """(4,) float64 crop box of a full image, which is stretched to the square crop.
 
-    Crops of bytes: edges onto edges, as OpenCV resizes and SMIRK's demo does. Crops of floats: the centres of the
-    corner pixels onto each other, as EMOCA and DECA do with square images.
+    For crops of bytes, the edges of image and crop coincide, as in OpenCV's ``resize`` and SMIRK's demo. For crops of
+    floats, the centres of the corner pixels coincide, as in EMOCA and DECA for square images.
     """
     size = np.asarray(size_wh, np.float64)
     if spec.floats:
@@ -93,13 +95,13 @@ def full_box(size_wh: Sequence[int], spec: CropSpec) -> np.ndarray:
 
 
 def full_crop(box: np.ndarray, size: int) -> np.ndarray:
-    """(2, 3) float64 transform of a crop box of any aspect."""
+    """(2, 3) float64 transform of a crop box (4,) of any aspect ratio to ``size`` x ``size`` pixels."""
     zoom = (size - 1) / (box[2:] - box[:2])
     return np.column_stack([np.diag(zoom), -box[:2] * zoom])
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
-    """(size, size, 3) uint8: the whole image, bilinear, as SMIRK's demo resizes what it does not crop."""
+    """(size, size, 3) uint8: the full image, resized bilinearly as in SMIRK's demo."""
     import cv2
 
     resized: np.ndarray = cv2.resize(image, (size, size))
@@ -113,19 +115,25 @@ def prepare(
     *,
     whole: bool = False,
 ) -> FaceBatch:
-    """Feed n faces, one per image, to a regressor.
+    """Input of a regressor for n faces, one per image.
 
     Parameters
     ----------
-    images : n arrays (H, W, 3) uint8 RGB
-    faces : n faces
-    needs : what the regressor is fed
+    images : sequence of n (H, W, 3) uint8 RGB arrays
+    faces : sequence of n Face
+    needs : CropSpec or LandmarkSpec
+        Input that the regressor requires.
     whole : bool
-        Resize the whole image instead of cropping around the box.
+        Resize the full image instead of cropping around the face.
+
+    Returns
+    -------
+    FaceBatch
 
     Raises
     ------
-    UsageError : the regressor needs landmarks that the detector does not give.
+    UsageError : the faces do not have the landmarks or blendshapes that the regressor requires.
+    ValueError : a face is too small.
     """
     size_wh = np.array([(image.shape[1], image.shape[0]) for image in images], np.int32).reshape(-1, 2)
     xyxy = np.array([face.xyxy for face in faces], np.float32).reshape(-1, 4)
@@ -158,8 +166,8 @@ def _landmarks(
     lengths = {0 if one is None else len(one) for one in points}
     if lengths - {needs.points}:
         raise UsageError(
-            f"detector: expected {needs.points} landmarks per face for this regressor, got {max(lengths)}; "
-            "choose another --detector"
+            f"detector: it finds {max(lengths)} landmarks per face, and this regressor needs {needs.points}; choose "
+            "another --detector"
         )
     landmarks = np.array(points, np.float32).reshape(-1, needs.points, 3)
     scores = _blendshapes(faces) if needs.blendshapes else None
@@ -170,6 +178,6 @@ def _blendshapes(faces: Sequence[Face]) -> np.ndarray:
     scores = [face.blendshapes for face in faces]
     if any(one is None for one in scores):
         raise UsageError(
-            "detector: expected 52 blendshape scores per face for this regressor, got none; use --detector facemesh"
+            "detector: it finds no blendshapes, and this regressor needs them; use --detector facemesh"
         )
     return np.array(scores, np.float32).reshape(len(faces), -1)

@@ -1,6 +1,6 @@
-"""Inference engine: runs a network on a device, NumPy in and out, in batches of one fixed size.
+"""Inference engine: runs a network on a device in batches of one fixed size; inputs and outputs are NumPy arrays.
 
-OpenVINO runs networks on the CPU, torch on a GPU. torch is imported only where it runs or converts something.
+OpenVINO runs networks on the CPU, torch on a GPU. torch is imported only to run or to convert a network.
 """
 
 from __future__ import annotations
@@ -32,20 +32,23 @@ log = logging.getLogger("ig3d")
 # that may never end, for instance if a video was decoded before. Without the package, OpenVINO sends nothing.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
-# Raised when .tflite graphs are built in another way, so that what was compiled before is not used.
+# Increase it if .tflite graphs are built in another way, so that models in the cache are not used.
 _TFLITE_VERSION = 1
 
 
 class Session(Protocol):
-    """A network for batches of one size: arrays to arrays, or to tensors on a device."""
+    """A network for batches of one size."""
 
     @property
-    def runtime(self) -> str: ...
+    def runtime(self) -> str:
+        """Library, its version and the kind of device."""
+
     @property
     def shapes(self) -> Sequence[tuple[int, ...]] | None:
-        """Of a row of each output; None where only a run shows them."""
+        """Shape of one row of each output; None if it is only known after a call."""
 
-    def __call__(self, inputs: Sequence[np.ndarray]) -> Sequence[Any]: ...
+    def __call__(self, inputs: Sequence[np.ndarray]) -> Sequence[Any]:
+        """Outputs (batch, ...) of inputs (batch, ...): arrays, or torch tensors in host memory."""
 
 
 _SINGLE = ContextVar("single rows", default=False)
@@ -53,7 +56,7 @@ _SINGLE = ContextVar("single rows", default=False)
 
 @contextmanager
 def single_rows() -> Iterator[None]:
-    """Inside, a network that gets one row computes one row, instead of a batch of a fixed size.
+    """In this context, a network computes a single row as it is, instead of a batch that is filled with zeros.
 
     This is faster for single images. Codes may differ by 1e-5, so an extraction does not use it.
     """
@@ -69,20 +72,20 @@ class Network:
 
     Parameters
     ----------
-    start : function
-        Makes a session for batches of a size.
+    start : function of an int
+        Creates a session for batches of this size.
     name : str
-        For messages.
+        Name in messages.
     batch : int
-        Rows of each call of the session; halved where memory does not suffice.
-    types : names of NumPy types
-        Of the inputs, in turn.
+        Rows of each call of the session; halved if the memory does not suffice.
+    types : sequence of str
+        Name of the NumPy type of each input; repeated if there are more inputs.
     device : str
         ``cpu``, ``cuda``, ``cuda:1``.
 
     Raises
     ------
-    RunError : memory does not suffice for the network.
+    RunError : the memory does not suffice for the network.
     """
 
     def __init__(
@@ -102,8 +105,8 @@ class Network:
     def __call__(self, *inputs: Any) -> tuple[np.ndarray, ...]:
         """Outputs for n rows, n >= 0, in the order of the network.
 
-        The session always gets ``batch`` rows, the last ones zero: libraries choose algorithms by the size of a batch,
-        and the last digits of a row would depend on the others.
+        The session always gets ``batch`` rows; missing rows are zero. Libraries choose algorithms by the size of a
+        batch, so that with other sizes the last digits of a row would depend on the number of rows.
 
         Parameters
         ----------
@@ -115,16 +118,15 @@ class Network:
 
         Raises
         ------
-        RunError : memory does not suffice for one row.
+        RunError : the memory does not suffice for one row.
         """
         return self.start(*inputs)()
 
     def start(self, *inputs: Any) -> Callable[[], tuple[np.ndarray, ...]]:
         """Start computing; the returned function waits for the outputs of :meth:`__call__`."""
-        # types are repeated: a graph's inputs may all be of one
         arrays = [
-            array if _is_tensor(array) else np.asarray(array, kind)
-            for array, kind in zip(inputs, cycle(self._types), strict=False)
+            array if _is_tensor(array) else np.asarray(array, dtype)
+            for array, dtype in zip(inputs, cycle(self._types), strict=False)
         ]
         n, start = len(arrays[0]), 0
         if not n and self._session and self._session.shapes is not None:
@@ -153,7 +155,7 @@ class Network:
         return finish
 
     def _run(self, rows: Sequence[Any]) -> Sequence[Any] | None:
-        """Outputs of one batch; None if memory does not suffice: then the batch was halved."""
+        """Outputs of one batch; None if the memory did not suffice and the batch was halved."""
         try:
             if self._session is None:
                 self._session = self._start(self.batch)
@@ -163,7 +165,7 @@ class Network:
                 raise
             if self.batch == 1:
                 raise self._no_memory("one image", exc) from exc
-            # not here: the exception's traceback still holds the tensors
+            # the batch is halved below: here, the traceback of the exception still holds the tensors
         self._halve()
         return None
 
@@ -189,7 +191,7 @@ class Network:
 
 
 def _record(device: str) -> Callable[[], None]:
-    """Function that waits for all copies from a device that were started so far."""
+    """Function that waits for all copies from the device that have been started."""
     if not device.startswith("cuda"):
         return lambda: None
     import torch
@@ -200,12 +202,12 @@ def _record(device: str) -> Callable[[], None]:
 
 
 class Torch:
-    """A torch module on a device.
+    """Session of a torch module on a device.
 
     Parameters
     ----------
     module : nn.Module
-        Arrays' tensors to a tensor or a tuple of tensors.
+        Takes a tensor for each input, and returns a tensor or a tuple of tensors.
     device : str
     """
 
@@ -219,7 +221,7 @@ class Torch:
         self.runtime = f"torch {version('torch')} {self._device.type}"
 
     def __call__(self, inputs: Sequence[Any]) -> tuple[torch.Tensor, ...]:
-        """Tensors in host memory; from a GPU, they are still being copied."""
+        """Tensors in host memory; from a GPU, the copies may not have finished (see :func:`_record`)."""
         import torch
 
         with exact_arithmetic(), torch.inference_mode():
@@ -243,21 +245,21 @@ def load_tflite(
     Parameters
     ----------
     content : bytes
-        Of the file.
+        Content of the file.
     name : str
-        For messages.
+        Name in messages.
     batch : int
         Rows of each call of the runtime.
     device : str
-        As :func:`resolve_device` takes it.
+        ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
     backend : {"openvino", "torch"}, optional
         By default OpenVINO on the CPU and torch on a GPU.
     threads : int
-        Of OpenVINO. One for the workers of a run, which are as many as cores.
+        Threads of OpenVINO; 1 in an extraction, which has one worker per core.
 
     Raises
     ------
-    ModelError : damaged, another kind of file, or with an unknown operator.
+    ModelError : the file is damaged or of another kind, or has an unknown operator.
     MissingExtra : the runtime is not installed.
     """
     device = resolve_device(device)
@@ -304,19 +306,20 @@ def load_module(
     Parameters
     ----------
     build : function
-        Makes the module with its weights, on the CPU. Not called where it was converted before.
+        Creates the module with its weights, on the CPU. Not called if the converted module is in the cache.
     key : str
-        Identifies the module and its weights: what is equal in all starts and different for other numbers.
+        Identifies the module and its weights in the cache: modules that compute other numbers need another key.
     name : str
-        For messages.
-    inputs : (shape of a row, name of the NumPy type) of each input
+        Name in messages.
+    inputs : sequence of (tuple of int, str)
+        Shape of one row and name of the NumPy type of each input.
     batch : int
         Rows of each call of the runtime.
     device : str
-        As :func:`resolve_device` takes it.
+        ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
     backend : {"openvino", "torch"}, optional
-        By default OpenVINO on the CPU and torch on a GPU. Where OpenVINO cannot convert the module, torch runs it with
-        a warning.
+        By default OpenVINO on the CPU and torch on a GPU. If OpenVINO cannot convert the module, and is not required
+        here, torch runs it, with a warning.
     """
     device = resolve_device(device)
 
@@ -327,11 +330,11 @@ def load_module(
     def by_openvino(size: int) -> Session:
         from .compiled import Compiled, converted
 
-        examples = [np.zeros((1, *shape), kind) for shape, kind in inputs]
-        whole = f"module {list(inputs)} {key}"
-        return Compiled(whole, size, lambda: converted(whole, build, examples, size))
+        examples = [np.zeros((1, *shape), dtype) for shape, dtype in inputs]
+        cache_key = f"module {list(inputs)} {key}"
+        return Compiled(cache_key, size, lambda: converted(cache_key, build, examples, size))
 
-    def either(size: int) -> Session:
+    def by_openvino_or_torch(size: int) -> Session:
         try:
             return by_openvino(size)
         except (ImportError, RuntimeError) as exc:
@@ -342,8 +345,8 @@ def load_module(
             log.warning("%s: torch runs the network, because OpenVINO cannot (%s)", name, reason(exc))
             return by_torch(size)
 
-    start = either if _choose_backend(backend, device) == "openvino" else by_torch
-    return Network(start, name=name, batch=batch, types=[kind for _, kind in inputs], device=device)
+    start = by_openvino_or_torch if _choose_backend(backend, device) == "openvino" else by_torch
+    return Network(start, name=name, batch=batch, types=[dtype for _, dtype in inputs], device=device)
 
 
 def runtime_of(device: str, backend: str | None = None) -> str:
@@ -354,7 +357,7 @@ def runtime_of(device: str, backend: str | None = None) -> str:
     device : str
         ``cpu``, ``cuda:0``, ...
     backend : {"openvino", "torch"}, optional
-        Default: OpenVINO on the CPU and torch on a GPU.
+        By default OpenVINO on the CPU and torch on a GPU.
 
     Raises
     ------
@@ -374,7 +377,7 @@ def _choose_backend(backend: str | None, device: str) -> str:
 
 
 def _padded(rows: Any, batch: int) -> Any:
-    """An array or a tensor with rows of zeros up to the batch."""
+    """Rows (n, ...) with rows of zeros appended, so that they are ``batch`` rows; an array or a tensor."""
     missing = batch - len(rows)
     if not missing:
         return rows

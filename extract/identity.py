@@ -1,6 +1,6 @@
 """Identity of an extraction: everything that determines its codes, and differences between two identities.
 
-It is stored in the record of a run (:mod:`ig3d.extract.shards`) and in the attribute ``config`` of a store.
+The identity is stored in the record of a run (:mod:`ig3d.extract.shards`) and in the attribute ``config`` of a store.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .config import ExtractConfig
 if TYPE_CHECKING:
     import pandas as pd
 
-_STEP = 4096  # texts that are encoded together
+_STEP = 4096  # rows that are encoded at a time
 # Packages whose versions can change codes.
 _PACKAGES = ("numba", "numpy", "opencv-python-headless", "openvino", "pillow", "scipy", "timm", "torch")
 
@@ -33,9 +33,17 @@ def identity_of(
     detector: dict[str, Any],
     boxes: str = "none",
 ) -> dict[str, Any]:
-    """Identity of a run as JSON: samples, options, plug-ins with their weights, versions; no paths and dates.
+    """Identity of a run as a JSON object: samples, options, plug-ins with their weights, versions; no paths or dates.
 
-    ``boxes`` is the source of known face boxes: ``none``, ``dataset``, or the content hash of a store.
+    Parameters
+    ----------
+    listing : Listing
+    config : ExtractConfig
+        Complete configuration.
+    regressor, detector : dict
+        Descriptions of the plug-ins (:func:`ig3d.extract.config.describe`).
+    boxes : str
+        Source of stored face boxes: ``none``, ``dataset``, or the content hash of a store.
     """
     options = {**asdict(config), "also": list(config.also)}
     return {
@@ -66,7 +74,7 @@ def _samples_sha256(samples: pd.DataFrame) -> str:
             values = column.to_numpy()
             total.update(
                 np.where(np.isnan(values), np.nan, values).tobytes()
-            )  # one of several bit patterns of NaN
+            )  # NaN has several bit patterns; use one
         else:
             values = column.cat.codes if hasattr(column, "cat") else column
             total.update(values.to_numpy(np.int64).tobytes())
@@ -81,7 +89,7 @@ def _version(package: str) -> str:
 
 
 def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """Differences between two identities, one line each: ``regressor.version: 1 -> 2``."""
+    """Differences between two identities, one text each, such as ``regressor.version: 1 -> 2``."""
     lines = []
     for key in sorted({*before, *now}):
         old, new = before.get(key, "nothing"), now.get(key, "nothing")

@@ -1,8 +1,8 @@
-"""Bilinear crops to the last digit: the numbers of scikit-image's ``warp``, in a fraction of its time.
+"""Bilinear crops with exactly the values of scikit-image's ``warp``, in a fraction of its time.
 
-The same order of operations for the pixels of the crop alone, all channels at once, compiled by numba and without the
-interpreter's lock, so that threads crop beside each other. It cannot be shortened to one axis after the other: the
-estimated transforms turn, by some 1e-16, and where a picture is flat the last digit of a weight decides a byte.
+The operations and their order are the same, but only for the pixels of the crop, for all channels together, compiled by
+numba and without Python's global lock. Interpolation of one axis after the other would be faster but not exact: the
+estimated transforms have a rotation of about 1e-16, which changes bytes of the crop.
 """
 
 from __future__ import annotations
@@ -17,23 +17,26 @@ import numpy as np
 from ..errors import require
 from ..features.values import CropSpec
 
-_COMPILING = Lock()  # threads that crop beside each other compile once
+_COMPILING = Lock()  # if several threads crop, one of them compiles
 
 
 def warp(image: np.ndarray, transform: np.ndarray, spec: CropSpec) -> np.ndarray:
-    """Crop of an image, bilinear; black where it leaves the image.
+    """Crop of an image by bilinear interpolation; black outside of the image.
 
-    Every number is the one that scikit-image's ``warp`` gives on the whole image as float64, as the originals call it.
+    The values are those of scikit-image's ``warp`` of the full image as float64, which the official code of the
+    regressors uses.
 
     Parameters
     ----------
     image : (H, W, 3) uint8
-    transform : (2, 3) float64, image pixels to crop pixels
+    transform : (2, 3) float64
+        From pixels of the image to pixels of the crop.
     spec : CropSpec
 
     Returns
     -------
-    (size, size, 3) uint8, truncated, or float32 in [0, 1].
+    (size, size, 3) array
+        float32 in [0, 1] if ``spec.floats``, else uint8, rounded down.
 
     Raises
     ------
@@ -43,8 +46,8 @@ def warp(image: np.ndarray, transform: np.ndarray, spec: CropSpec) -> np.ndarray
     values = np.arange(256) / (255 if spec.floats else 1)
     crop = np.empty((spec.size, spec.size, 3), np.float32 if spec.floats else np.uint8)
     black = _compiled(crop.dtype.name)(np.ascontiguousarray(image), inverse, values, crop)
-    # scikit-image clips to the range of the image and, where that is in the crop, of what is outside. A border half
-    # outside is darker, and rounding may take the last digit from the darkest value; too bright it leaves none.
+    # scikit-image clips to the range of the image, or, if the crop has black pixels, from 0 on. Only values below the
+    # range occur: by rounding, and at the border of the image.
     if not black:
         np.maximum(crop, values[image.min()].astype(crop.dtype), out=crop)
     return crop
@@ -52,7 +55,7 @@ def warp(image: np.ndarray, transform: np.ndarray, spec: CropSpec) -> np.ndarray
 
 @cache
 def _compiled(numbers: str) -> Callable[..., bool]:
-    """The loop as machine code for crops of one type."""
+    """Compiled :func:`_interpolate` for crops of one type, ``uint8`` or ``float32``."""
     image = "Array(uint8, 3, 'C', readonly=True)"  # writable ones as well
     return compile_loop(
         _interpolate, f"boolean({image}, float64[:, ::1], float64[::1], Array({numbers}, 3, 'C'))"
@@ -60,10 +63,10 @@ def _compiled(numbers: str) -> Callable[..., bool]:
 
 
 def compile_loop(loop: Callable[..., Any], signature: str) -> Callable[..., Any]:
-    """Machine code of a loop for one signature, cached beside its file or in the user's cache folder.
+    """Compile a loop for one signature; the machine code is cached beside its file or in the user's cache folder.
 
-    It is compiled before the first call, so that a failure is no failure of a sample, and without a cache where the
-    cache cannot be written or read: a read-only folder, a full disk, a damaged file.
+    It is compiled here and not at the first call, so that an error is not taken for one of a sample. If the cache
+    cannot be written or read (read-only folder, full disk, damaged file), it is not used.
 
     Raises
     ------
@@ -80,7 +83,7 @@ def compile_loop(loop: Callable[..., Any], signature: str) -> Callable[..., Any]
 
 
 def _interpolate(image: np.ndarray, inverse: np.ndarray, values: np.ndarray, crop: np.ndarray) -> bool:
-    """Fill a crop with the image's values, looked up by byte; whether any number in it is 0."""
+    """Fill the array ``crop`` from an image, whose bytes are replaced by ``values``; returns whether any value is 0."""
     height, width = image.shape[:2]
     black = False
     for row in range(len(crop)):
@@ -93,7 +96,7 @@ def _interpolate(image: np.ndarray, inverse: np.ndarray, values: np.ndarray, cro
                 black = True
                 continue
             x0, y0 = int(left), int(top)
-            # a neighbour outside is black: whichever pixel stands for it, its weight is 0
+            # neighbours outside of the image are black: their weight is 0, so any pixel can stand for them
             weight_x0 = 1 - (x - left) if x0 >= 0 else 0.0
             weight_y0 = 1 - (y - top) if y0 >= 0 else 0.0
             weight_x1 = x - left if x0 + 1 < width else 0.0

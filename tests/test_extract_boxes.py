@@ -296,7 +296,7 @@ def test_another_dataset_is_refused_and_a_changed_file_fails_alone(
         extract_codes(list_samples(other, "folder"), tmp_path / "a.h5", with_boxes, jobs=1)
     for path in root.rglob("*.png"):
         write_image(path, (1, 2, 3))
-    with pytest.raises(DatasetError, match="got 10 of 10 that were looked at with other content"):
+    with pytest.raises(DatasetError, match="10 of 10 compared files have other content"):
         extract_codes(list_samples(root, "folder"), tmp_path / "a.h5", with_boxes, jobs=1)
     colour_folder(tmp_path / "data", 5)
     write_image(root / "sad" / "0003.png", (1, 2, 3))

@@ -221,7 +221,7 @@ def test_the_crop_is_that_of_the_points(detector: Sfd, tmp_path: Path) -> None:
 def test_points_of_another_kind_are_a_wrong_setting(detector: Sfd) -> None:
     image = pictures(1)[0]
     face = choose_face(detector([image])[0])
-    with pytest.raises(UsageError, match="expected 478 landmarks per face for this regressor, got 68"):
+    with pytest.raises(UsageError, match="finds 68 landmarks per face, and this regressor needs 478"):
         prepare([image], [face], LandmarkSpec(478))
 
 
