@@ -106,7 +106,7 @@ class FaceBoxes:
 
 
 def needs_detector(face: Face, needs: CropSpec | LandmarkSpec) -> bool:
-    """Whether a stored face lacks the landmarks or blendshapes that the regressor takes."""
+    """Whether a stored face has no landmarks or blendshapes as the regressor takes them."""
     if isinstance(needs, CropSpec):
         return False
     points, scores = face.landmarks, face.blendshapes
