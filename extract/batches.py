@@ -25,9 +25,12 @@ class Shard:
 
     Attributes
     ----------
-    path : final name of its store
-    samples : rows of the sample table
-    boxes : FaceBoxes of the samples
+    path : Path
+        Path of the finished store.
+    samples : DataFrame
+        Rows of the sample table.
+    boxes : FaceBoxes
+        Stored face boxes of the samples.
     """
 
     path: Path
@@ -37,22 +40,24 @@ class Shard:
 
 @dataclass(slots=True)
 class Batch:
-    """Consecutive samples of a shard on their way through the stages.
+    """Consecutive samples of a shard that pass through the stages together.
 
     Attributes
     ----------
     shard : int
         Index of the shard.
-    files : path and size in bytes (-1: unknown) of n images
-    boxes : FaceBoxes of the images
+    files : sequence of (str, int)
+        Path and size in bytes (-1 if unknown) of n images.
+    boxes : FaceBoxes
+        Stored face boxes of the images.
     rows : Rows
-        Outcomes of the n samples. The status is ``pending`` until a stage ends the row, or its codes are computed.
-    images : row -> decoded image
-        Only for a detector in another process than the one that reads.
+        Outcomes of the n samples. The status is ``pending`` until a stage finishes the row.
+    images : dict of row to Image
+        Decoded images; used only if the detector runs in another process than the reading.
     cropped : list of int
         Rows with a face.
     faces : FaceBatch or None
-        Input of the regressor for these rows, until it is taken.
+        Input of the regressor for the rows ``cropped``, until a :class:`FaceQueue` takes it.
     """
 
     shard: int
@@ -65,27 +70,27 @@ class Batch:
 
     @property
     def finished(self) -> bool:
-        """Whether each row has an outcome."""
-        return bool(self.rows.status.all())  # pending is 0
+        """Whether every row is finished."""
+        return bool(self.rows.status.all())  # Status.pending is 0
 
     def end(self, row: int, status: Status, message: str) -> None:
-        """Finish a row without codes."""
+        """Finish a row without codes: set its status and message."""
         self.rows.status[row], self.rows.message[row] = status, " ".join(message.split())
 
     def add(self, rows: Sequence[int], faces: FaceBatch) -> None:
-        """Add the input of the regressor for some rows."""
+        """Add the input of the regressor for rows with a face."""
         self.cropped += rows
         self.faces = faces if self.faces is None else FaceBatch.join([self.faces, faces])
 
     def pin_memory(self) -> Batch:
-        """The same with crops in pinned memory, from which a GPU copies without waiting; called by torch."""
+        """Move crops to pinned memory, from which a GPU copies in the background; torch's DataLoader calls this."""
         if self.faces is not None and hasattr(self.faces.crops, "pin_memory"):
             self.faces = replace(self.faces, crops=self.faces.crops.pin_memory())
         return self
 
 
 def batches_of(shards: Sequence[Shard], size: int) -> Iterator[Batch]:
-    """Batches of up to ``size`` samples of each shard in turn."""
+    """Batches of up to ``size`` samples, shard after shard."""
     for number, shard in enumerate(shards):
         files = files_of(shard.samples)
         for start in range(0, len(files), size):
@@ -95,12 +100,13 @@ def batches_of(shards: Sequence[Shard], size: int) -> Iterator[Batch]:
 
 @dataclass(frozen=True, slots=True)
 class FaceGroup:
-    """Faces that pass through the networks together.
+    """Faces whose codes are computed together.
 
     Attributes
     ----------
     faces : FaceBatch
-    origins : batch of images, and its rows (k,), of each k consecutive faces
+    origins : list of (Batch, (k,) int array)
+        Batch and rows to which the next k faces belong.
     """
 
     faces: FaceBatch
@@ -108,7 +114,7 @@ class FaceGroup:
 
 
 class FaceQueue:
-    """Faces of batches of images, in order, regrouped for the networks: some images have no face.
+    """Queue of faces, which regroups batches of images, some without a face, to full batches for the networks.
 
     Parameters
     ----------
@@ -125,14 +131,14 @@ class FaceQueue:
         return self._faces
 
     def add(self, batch: Batch) -> None:
-        """Take the faces of a batch."""
+        """Move the faces of a batch to the queue."""
         if batch.faces is not None:
             self._waiting.append((batch, np.array(batch.cropped), batch.faces.to(self._device)))
             self._faces += len(batch.cropped)
             batch.faces = None
 
     def take(self, size: int) -> FaceGroup:
-        """The first ``size`` faces, or all if there are fewer."""
+        """Remove and return the first ``size`` faces, or all if there are fewer."""
         parts, origins, missing = [], [], min(size, self._faces)
         self._faces -= missing
         while missing:

@@ -1,7 +1,7 @@
 """OpenVINO models for the CPU, compiled once for each kind of processor and kept in the user's cache.
 
-A worker then starts in a fraction of a second. Each file in the cache ends with its SHA-256, and one that does not
-agree is made again: OpenVINO itself would compute with damaged numbers.
+With the cache, a worker starts in a fraction of a second. Each file in the cache ends with its SHA-256; a damaged file
+is written again, because OpenVINO would use it without an error.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from .user_folders import cache_folder
 if TYPE_CHECKING:
     from torch import nn
 
-# Full float32, and the same digits in every run. OpenVINO pins threads to cores by default, which would be the same
-# core in every worker.
+# Full float32, and the same digits in every run. By default, OpenVINO binds threads to cores, which would be the same
+# core in all workers.
 _SETTINGS = {
     "NUM_STREAMS": 1,
     "INFERENCE_PRECISION_HINT": "f32",
@@ -36,7 +36,8 @@ _SETTINGS = {
 }
 _DIGEST_BYTES = 32
 _LENGTH_BYTES = 8
-# Names the temporary folder to the run's workers, which are killed at its end and could not remove their own.
+# Environment variable with the temporary folder, for workers: they are killed at the end of a run, and could not
+# remove their own temporary folders.
 _TEMPORARY = "IG3D_COMPILED"
 
 _ISA = "ONEDNN_MAX_CPU_ISA"
@@ -46,21 +47,22 @@ _temporary_folders: list[tempfile.TemporaryDirectory[str]] = []  # removed when 
 
 
 class Compiled:
-    """A compiled model.
+    """Session of a model that OpenVINO has compiled for the CPU.
 
     Parameters
     ----------
     key : str
-        Identifies the model and its weights.
+        Identifies the model and its weights in the cache.
     batch : int
-    build : function
-        Makes the model for batches of this size; called where it is not in the cache.
+        Rows of each call.
+    build : function without arguments
+        Creates the model for batches of this size; called if it is not in the cache.
     threads : int
-        One by default: a run has a worker per core.
+        Compute threads; 1 in an extraction, which has one worker per core.
 
     Raises
     ------
-    RuntimeError : OpenVINO cannot compile it.
+    RuntimeError : OpenVINO cannot compile the model.
     """
 
     runtime = f"openvino {version('openvino')} cpu"
@@ -73,7 +75,7 @@ class Compiled:
         core = openvino.Core()
         compiled = self._from_cache(core, name, settings)
         if compiled is None:
-            with _locked(name):  # one of the workers that start together compiles, the others wait
+            with _locked(name):  # if several workers start together, one compiles and the others wait
                 compiled = self._from_cache(core, name, settings)
                 if compiled is None:
                     with short_vectors():
@@ -85,31 +87,29 @@ class Compiled:
     def _from_cache(
         self, core: openvino.Core, name: str, settings: dict[str, Any]
     ) -> openvino.CompiledModel | None:
-        # kept, because a compiled model may still read from it
+        # kept as an attribute, because the compiled model may still read from this memory
         self._content = _read(name)
         if self._content is None:
             return None
-        with (
-            suppress(RuntimeError),
-            short_vectors(),
-        ):  # of another kind of processor: OpenVINO accepts its own only
+        # OpenVINO raises an error for a model that was compiled for another kind of processor
+        with suppress(RuntimeError), short_vectors():
             content = openvino.Tensor(self._content, shared_memory=True)
             return core.import_model(content, "CPU", settings)
         return None
 
     def __call__(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        fed = [np.ascontiguousarray(array) for array in inputs]
-        results = self._request.infer(fed, share_inputs=True, share_outputs=True)
+        arrays = [np.ascontiguousarray(array) for array in inputs]
+        results = self._request.infer(arrays, share_inputs=True, share_outputs=True)
         return [np.array(results[number]) for number in range(len(results))]
 
 
 @contextmanager
 def short_vectors() -> Iterator[None]:
-    """AVX2 in place of AVX-512 for OpenVINO on AMD's Zen 4, unless ``ONEDNN_MAX_CPU_ISA`` is set.
+    """In this context, OpenVINO uses AVX2 and not AVX-512 on AMD Zen 4, unless ``ONEDNN_MAX_CPU_ISA`` is set.
 
-    Its units are 256 bits wide, and OpenVINO's AVX-512 convolutions are slow for few channels: the face mesh takes 4.9
-    ms with them and 3.2 with AVX2; SMIRK's backbone takes the same time. OpenVINO reads the variable at its first use
-    in a process; it is removed afterwards, because torch would read it too.
+    The vector units of Zen 4 have 256 bits, and OpenVINO's AVX-512 convolutions are slow for few channels: the mesh
+    takes 4.9 ms with AVX-512 and 3.2 ms with AVX2; SMIRK's backbone takes the same time with both. OpenVINO reads the
+    variable at its first use in a process. It is removed afterwards, because torch would read it too.
     """
     if _ISA in os.environ or not _is_zen4():
         yield
@@ -141,12 +141,13 @@ def converted(
     Parameters
     ----------
     key : str
-        Identifies the module and its weights.
-    build : function
-        Makes the module; called where it was not converted before.
-    examples : arrays (1, ...)
-        Inputs of the module.
+        Identifies the module and its weights in the cache.
+    build : function without arguments
+        Creates the module; called if the converted model is not in the cache.
+    examples : sequence of (1, ...) arrays
+        One row of each input of the module.
     batch : int
+        Rows of each call.
     """
     name = f"{_hashed(key)}.model"
     content = _read(name)
@@ -154,10 +155,11 @@ def converted(
         with _locked(name):
             content = _read(name)
             if content is None:
-                made = _serialised(_convert(build(), examples))
-                _write(name, made)
-                content = np.frombuffer(made, np.uint8)
-    # always of the same bytes: what was just converted would be compiled to other last digits
+                converted_now = _serialised(_convert(build(), examples))
+                _write(name, converted_now)
+                content = np.frombuffer(converted_now, np.uint8)
+    # read from the serialised bytes also after a conversion: else the last digits would differ between the first run
+    # and later ones
     middle = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES].tobytes(), "little")
     weights = openvino.Tensor(content[middle:].copy())
     model = openvino.Core().read_model(content[_LENGTH_BYTES:middle].tobytes(), weights)
@@ -167,13 +169,13 @@ def converted(
 
 
 def _convert(module: nn.Module, examples: Sequence[np.ndarray]) -> openvino.Model:
-    # openvino.convert_model does the same, and reports its use to its makers.
+    # the same as openvino.convert_model, which sends usage data
     import torch
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # torch prefers its newer exporter
+        warnings.simplefilter("ignore")  # torch recommends its newer exporter
         decoder = TorchScriptPythonDecoder(
             module.eval(),
             example_input=tuple(torch.from_numpy(array) for array in examples),
@@ -184,7 +186,7 @@ def _convert(module: nn.Module, examples: Sequence[np.ndarray]) -> openvino.Mode
 
 
 def _serialised(model: openvino.Model) -> bytes:
-    """Length of the description, the description, the weights."""
+    """Bytes of a model: length of its XML description, the description, the weights."""
     with tempfile.TemporaryDirectory(prefix="ig3d-") as folder:
         path = Path(folder) / "model.xml"
         openvino.save_model(model, path, compress_to_fp16=False)
@@ -197,25 +199,25 @@ def _hashed(key: str) -> str:
 
 
 def _folder() -> Path:
-    """Where compiled models are kept.
+    """Folder of the cache.
 
     Raises
     ------
-    FileNotFoundError : the user has no home, and no other folder is named.
+    FileNotFoundError : the user has no home folder, and ``$XDG_CACHE_HOME`` is not set.
     """
     temporary = os.environ.get(_TEMPORARY)
     return Path(temporary) if temporary else cache_folder() / "compiled"
 
 
 def _read(name: str) -> np.ndarray | None:
-    """Content of a file in the cache, mapped, so that workers share it; None where it is absent or damaged."""
+    """Content of a file in the cache as mapped memory, which workers share; None if it is missing or damaged."""
     try:
-        # "c", as OpenVINO wants memory that it could write to
+        # mode "c" (copy on write), because OpenVINO requires writable memory
         mapped = np.memmap(_folder() / name, np.uint8, "c")
     except (OSError, ValueError):
         return None
     content, digest = mapped[:-_DIGEST_BYTES], mapped[-_DIGEST_BYTES:]
-    # 0.2 s for the 300 MB of EMOCA
+    # this takes 0.2 s for EMOCA's 300 MB
     return content if hashlib.sha256(content.data).digest() == digest.tobytes() else None
 
 
@@ -238,30 +240,30 @@ def _locked(name: str) -> Iterator[None]:
 
 
 def _write(name: str, content: bytes | memoryview) -> None:
-    """Keep a file in the cache, or in a temporary folder where the cache cannot be written to."""
+    """Write a file to the cache, or to a temporary folder if the cache cannot be written."""
     try:
         _write_to(_folder() / name, content)
     except OSError as exc:
         folder = _temporary_folder(exc)
-        with suppress(OSError):  # each start then compiles again
+        with suppress(OSError):  # without the file, each process compiles again
             _write_to(folder / name, content)
 
 
 def _write_to(path: Path, content: bytes | memoryview) -> None:
-    # several workers may start at once: each writes a separate file, and the last to be done gives it its name
+    # if several workers write it, each writes a temporary file, which is then renamed
     with replacing(path) as temporary, temporary.open("wb") as handle:
         handle.write(content)
         handle.write(hashlib.sha256(content).digest())
 
 
 def _temporary_folder(why: OSError) -> Path:
-    """A folder for this process and the workers that it starts, with a warning."""
-    made = tempfile.TemporaryDirectory(prefix="ig3d-", ignore_cleanup_errors=True)
-    _temporary_folders.append(made)
-    os.environ[_TEMPORARY] = made.name
+    """Temporary folder of this process and the workers that it starts; logs a warning."""
+    folder = tempfile.TemporaryDirectory(prefix="ig3d-", ignore_cleanup_errors=True)
+    _temporary_folders.append(folder)
+    os.environ[_TEMPORARY] = folder.name
     log.warning(
-        "compiled networks cannot be kept (%s); each run compiles them again: set XDG_CACHE_HOME to a folder that can "
-        "be written to",
+        "compiled networks cannot be cached (%s), so that each run compiles them again; set XDG_CACHE_HOME to a "
+        "writable folder",
         why,
     )
-    return Path(made.name)
+    return Path(folder.name)

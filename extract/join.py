@@ -1,4 +1,4 @@
-"""Joining the stores of parts of one data set to the store that a single run would have written."""
+"""Join the stores of parts of a dataset to the store that a single run would have written."""
 
 from __future__ import annotations
 
@@ -25,9 +25,17 @@ def write_joined(
     blocks: dict[str, Block],
     parts: Sequence[Path],
 ) -> None:
-    """Copy the rows of stores, in order, into one; a few thousand at a time.
+    """Write the rows of several stores, in order, to one store.
 
-    HDF5's checksums are compared as rows are read.
+    Parameters
+    ----------
+    out : Path
+    info : StoreInfo
+    samples : DataFrame
+        Sample table of all rows.
+    blocks : dict of block name to Block
+    parts : sequence of Path
+        Stores; their checksums are verified when rows are read.
 
     Raises
     ------
@@ -49,7 +57,7 @@ def write_joined(
 
 
 def _reduced_batches(parts: Sequence[Path]) -> dict[str, int]:
-    """Smallest batch of each network whose batch was halved in a part, for lack of memory."""
+    """Smallest batch of each network whose batch was halved in a part because memory did not suffice."""
     smallest: dict[str, int] = {}
     for path in parts:
         with CodeStore(path) as part:
@@ -63,8 +71,8 @@ def join_parts(parts: Sequence[str | Path], out: str | Path) -> dict[str, int]:
 
     Parameters
     ----------
-    parts : stores, or folders of shards (``STORE.h5.parts``), in any order
-    out : path of the store to write; nothing may be there
+    parts : paths of stores, or of folders of shards (``STORE.h5.parts``), in any order
+    out : path of the joined store, which must not exist
 
     Returns
     -------
@@ -72,15 +80,13 @@ def join_parts(parts: Sequence[str | Path], out: str | Path) -> dict[str, int]:
 
     Raises
     ------
-    RunError : something is at ``out``.
-    UsageError : there is nothing to join.
-    StoreError : a part is damaged, of another run or given twice, or parts are missing.
+    RunError : the file ``out`` exists.
+    UsageError : ``parts`` is empty, or a folder has no shards.
+    StoreError : a part is damaged or of another run, or parts overlap or are missing.
     """
     final = Path(out)
     if final.exists():
-        raise RunError(
-            f"{final}: expected nothing where the joined store goes, got something; name another --out"
-        )
+        raise RunError(f"{final}: the file exists, and join replaces no file; choose another --out")
     opened = sorted(map(_read_part, _files(parts)), key=lambda part: part.samples["id"].iat[0])
     for part in opened[1:]:
         _check_same(part, opened[0])
@@ -107,7 +113,7 @@ def _read_part(path: Path) -> _Part:
 
     Raises
     ------
-    StoreError : it is damaged.
+    StoreError : the part is damaged.
     """
     with CodeStore(path) as store:
         store.check_content()
@@ -115,6 +121,7 @@ def _read_part(path: Path) -> _Part:
 
 
 def _files(parts: Sequence[str | Path]) -> list[Path]:
+    """Stores, and the stores of shards in folders."""
     files = []
     for part in map(Path, parts):
         inside = sorted(part.glob("[0-9]*.h5")) if part.is_dir() else [part]
@@ -127,27 +134,27 @@ def _files(parts: Sequence[str | Path]) -> list[Path]:
 
 
 def _without_part(info: StoreInfo) -> StoreInfo:
-    """Attributes of the joined store."""
+    """Attributes of a part without ``part``: those of the joined store."""
     return replace(info, config={key: value for key, value in info.config.items() if key != "part"})
 
 
 def _check_same(part: _Part, first: _Part) -> None:
     """Refuse a part of another run."""
 
-    def about(one: _Part) -> dict[str, Any]:
-        columns = asdict(_without_part(one.info))
+    def attributes(one: _Part) -> dict[str, Any]:
+        values = asdict(_without_part(one.info))
         for name in ("created", "root", "ig3d_version"):
-            del columns[name]
-        columns["regressor"] = {**columns["regressor"]}
-        columns["regressor"].pop("reduced_batches", None)
-        return columns | columns.pop("config") | {"classes": list(one.info.classes)}
+            del values[name]
+        values["regressor"] = {**values["regressor"]}
+        values["regressor"].pop("reduced_batches", None)
+        return values | values.pop("config") | {"classes": list(one.info.classes)}
 
-    differing = differences(about(first), about(part))
+    differing = differences(attributes(first), attributes(part))
     if not differing and part.blocks != first.blocks:
         differing = ["other blocks"]
     if differing:
         raise StoreError(
-            f"{part.path}: expected a part of the same run as {first.path}, got one of another ({listed(differing)})"
+            f"{part.path}: the part is not of the same run as {first.path} ({listed(differing)}); leave it out"
         )
 
 
@@ -155,17 +162,17 @@ def _check_rows(parts: Sequence[_Part], identity: dict[str, Any]) -> None:
     """Refuse parts that overlap, and incomplete ones."""
     part_of: dict[str, _Part] = {}
     for part in parts:
-        if twice := [name for name in part.samples["id"] if name in part_of]:
+        if repeated := [name for name in part.samples["id"] if name in part_of]:
             raise StoreError(
-                f"{part.path}: {plural(len(twice), 'id')} already in {part_of[twice[0]].path}, such as {twice[0]}; "
-                "leave one out"
+                f"{part.path}: {plural(len(repeated), 'id')} also in {part_of[repeated[0]].path}, such as "
+                f"{repeated[0]}; leave one of the stores out"
             )
         part_of |= dict.fromkeys(part.samples["id"], part)
     rows, wanted = sum(len(part.samples) for part in parts), identity.get("samples")
     if wanted is not None and rows != wanted:
         names = sorted(filter(None, (str(part.info.config.get("part", "")) for part in parts)))
         raise StoreError(
-            f"join: expected the {wanted} samples of the whole run, got {rows}"
-            + (f" in the parts {listed(names, 12)}" if names else "")
-            + "; name all of its parts"
+            f"join: the run has {wanted} samples, the stores have {rows}"
+            + (f" (parts {listed(names, 12)})" if names else "")
+            + "; pass the stores of all parts"
         )

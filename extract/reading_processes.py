@@ -1,7 +1,7 @@
-"""Processes that read, detect and crop for a GPU: torch's DataLoader.
+"""Processes that read, detect and crop for a process with a GPU: torch's DataLoader.
 
-They are started once in each process that owns a GPU, and work on from shard to shard and from task to task. A detector
-that itself needs the GPU runs in the process that owns it; then they only read.
+They are started once by each process with a GPU, and are used for all of its shards and tasks. If the detector runs on
+the GPU, they only read, and the process with the GPU detects and crops.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from .read import bounded_images
 from .regressors import find_regressor
 from .runtime import one_thread
 
-# Images that a process prepares together: many, because passing them on costs the GPU's process time.
-MAX_AT_ONCE = 64
-# The same for decoded images, which are larger than crops.
-AT_ONCE_DECODED = 8
+# Largest number of images in a batch. Each batch costs time of the process with the GPU, so there should be few.
+MAX_BATCH = 64
+# The same if batches have decoded images, which are larger than crops.
+DECODED_BATCH = 8
 # Batches that each process prepares in advance.
 AHEAD = 2
-# Folder of the shared memory in which crops are passed on; in containers it is often small.
+# Folder of the shared memory through which crops are passed; in containers it is often small.
 SHARED_MEMORY = "/dev/shm"
 
 
@@ -55,17 +55,18 @@ def read_ahead(
     shards : sequence of Shard
     root : folder of the dataset, or its address
     detector : Detector
-        Of this process; used if it needs the GPU.
+        Detector in this process; used only if it runs on the GPU.
     needs : CropSpec or LandmarkSpec
         Input of the regressor.
     config : ExtractConfig
     processes : int
+        Number of reading processes; 0 reads in this process.
     """
     on_gpu = detector.device != "cpu"
     if multiprocessing.current_process().daemon:
-        processes = 0  # it must not have children
+        processes = 0  # a daemonic process cannot have child processes
     loader, sampler = _loader(root, config, processes, on_gpu)
-    sampler.batches = batches_of(shards, AT_ONCE_DECODED if on_gpu else _at_once(needs, processes))
+    sampler.batches = batches_of(shards, DECODED_BATCH if on_gpu else _batch_size(needs, processes))
     for batch in loader:
         if isinstance(batch, Ig3dError):
             raise batch
@@ -76,20 +77,20 @@ def read_ahead(
         yield batch
 
 
-def _at_once(needs: CropSpec | LandmarkSpec, processes: int) -> int:
-    """Images of a batch, so that the batches of all processes fit into half of the free shared memory."""
+def _batch_size(needs: CropSpec | LandmarkSpec, processes: int) -> int:
+    """Number of images in a batch; the batches of all processes fit into half of the free shared memory."""
     if isinstance(needs, LandmarkSpec):
-        return MAX_AT_ONCE
+        return MAX_BATCH
     crop = needs.size**2 * 3 * (4 if needs.floats else 1)
-    with suppress(AttributeError, OSError):  # it has no limit on other systems
+    with suppress(AttributeError, OSError):  # only Linux has this folder
         space = os.statvfs(SHARED_MEMORY)
         batches = (AHEAD + 1) * max(1, processes)
-        return max(1, min(MAX_AT_ONCE, space.f_bavail * space.f_frsize // 2 // (batches * crop)))
-    return MAX_AT_ONCE
+        return max(1, min(MAX_BATCH, space.f_bavail * space.f_frsize // 2 // (batches * crop)))
+    return MAX_BATCH
 
 
 class _Sampler(Sampler[Batch]):
-    """Batches of the task at hand; the loader takes the next one when a process is free."""
+    """Batches of the current task; the loader takes the next one when a process is free."""
 
     batches: Iterator[Batch] = iter(())
 
@@ -98,7 +99,7 @@ class _Sampler(Sampler[Batch]):
 
 
 class _Stages(Dataset[Any]):
-    """The first stages; the detector is built in the process that uses it."""
+    """Runs the first stages of a batch in a reading process, which builds its own detector."""
 
     def __init__(self, root: str, config: ExtractConfig, *, read_only: bool) -> None:
         self._root, self._config, self._read_only = root, config, read_only
@@ -115,13 +116,16 @@ class _Stages(Dataset[Any]):
                 name = self._config.detector or regressor.detectors[0]
                 self._detector = load_detector(name, device="cpu")
                 if get_worker_info() is not None:
-                    _entered.enter_context(one_thread())  # of the libraries that were just imported
+                    _entered.enter_context(one_thread())  # for the libraries that the detector has imported
             batch = stages.read_detect_crop(batch, self._root, self._detector, regressor.needs)
         except Ig3dError as error:
-            return error  # as it is: raised here, torch would wrap it in a traceback
+            return error  # if it were raised here, torch would add a traceback to its message
         if batch.faces is not None and batch.faces.crops is not None:
             batch.faces = replace(batch.faces, crops=torch.from_numpy(batch.faces.crops))
-        batch.files, batch.boxes = [], FaceBoxes.unknown(0)  # not needed any more: less is passed on
+        batch.files, batch.boxes = (
+            [],
+            FaceBoxes.unknown(0),
+        )  # not needed any more; saves time to pass the batch
         return batch
 
 
@@ -129,9 +133,9 @@ class _Stages(Dataset[Any]):
 def _loader(
     root: str, config: ExtractConfig, processes: int, read_only: bool
 ) -> tuple[DataLoader[Any], _Sampler]:
-    """The loader of this process and its sampler; its processes are kept from task to task."""
+    """The loader and its sampler; both are created once, so that all tasks use the same reading processes."""
     if multiprocessing.get_start_method(allow_none=True) == "loky":
-        # in a worker of ig3d.workers; new processes take over the method's name, which they do not find
+        # in a worker of ig3d.workers: child processes would get this start method, which they do not know
         multiprocessing.set_start_method("spawn", force=True)
     sampler = _Sampler()
     loader = DataLoader(
@@ -153,7 +157,7 @@ _entered = ExitStack()
 
 
 def _prepare_process(number: int) -> None:
-    """In a reading process: leave Ctrl-C to the process that owns the GPU; refuse absurdly large images."""
+    """Set up a reading process: ignore Ctrl-C, which the process with the GPU handles, and refuse huge images."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _entered.enter_context(bounded_images())
 

@@ -47,9 +47,9 @@ from .regressors import Regressor
 from .runtime import device_errors, exact_arithmetic, is_device_error, one_thread
 from .sources.remote import is_remote
 
-# Decoded images that are held at a time, so that large photographs do not fill the memory.
+# Bytes of decoded images in memory at a time, in each process.
 MAX_BYTES = 1 << 27
-# Threads that read from remote storage, whose answers take long.
+# Threads that read from remote storage, which has long response times.
 REMOTE_THREADS = 8
 
 
@@ -62,7 +62,8 @@ def extract_shards(
     ----------
     shards : sequence of Shard
     root : folder of the dataset, or its address
-    config : ExtractConfig, complete
+    config : ExtractConfig
+        Complete configuration.
     info : StoreInfo
     readers : int
         Processes that read for a GPU, and detect and crop unless the detector runs on the GPU; with 0, this process
@@ -77,7 +78,7 @@ def extract_shards(
         regressor, detector = build(config, info.regressor)
         for setting in (one_thread, exact_arithmetic, bounded_images):
             settings.enter_context(setting())
-        assert config.batch_size is not None  # resolve_config() has set it
+        assert config.batch_size is not None  # set by resolve_config()
         size = config.batch_size
         if readers:
             from .reading_processes import read_ahead
@@ -94,7 +95,7 @@ def extract_shards(
 def extract_in_worker(
     shards: Sequence[Shard], root: str, config: ExtractConfig, info: StoreInfo, readers: int = 0
 ) -> Counter[str]:
-    """:func:`extract_shards` in a worker process, which an error of the device ends: another one repeats the shards."""
+    """:func:`extract_shards` in a worker process, which an error of the device ends; a new one repeats the shards."""
     try:
         return extract_shards(shards, root, config, info, readers)
     except DeviceError as error:
@@ -105,7 +106,7 @@ def extract_in_worker(
 def read_detect_crop(
     batch: Batch, root: str | Path, detector: Detector, needs: CropSpec | LandmarkSpec
 ) -> Batch:
-    """The first three stages of a batch, for as many images at a time as the memory should hold."""
+    """The first three stages of a batch, in groups of images that take about :data:`MAX_BYTES` of memory."""
     for images in read(batch, root):
         faces = detect(batch, images, detector, needs)
         crop(batch, images, faces, detector, needs)
@@ -116,7 +117,7 @@ def read_detect_crop(
 
 
 def read(batch: Batch, root: str | Path) -> Iterator[dict[int, Image]]:
-    """Decode the images of a batch; a file that cannot be read ends its row.
+    """Decode the images of a batch. If a file cannot be read, its row gets a status and is finished.
 
     Yields
     ------
@@ -167,21 +168,21 @@ def _read_file(file: tuple[str, int], root: str | Path) -> Image | tuple[Status,
 def detect(
     batch: Batch, images: Mapping[int, Image], detector: Detector, needs: CropSpec | LandmarkSpec
 ) -> dict[int, Face]:
-    """The face of each image, by row: its stored box, or the detector's choice. A row without a face ends here."""
+    """The face of each image, by row: the stored one, or the detector's choice. Rows without a face are finished."""
     rows, boxes = batch.rows, batch.boxes
     faces = _stored_faces(batch, images, needs)
     searched = [row for row in images if row not in faces and not rows.status[row]]
     stored = {row: boxes.face(row) for row in searched}
     shown = {row: surroundings(images[row].pixels, stored[row]) for row in searched}
 
-    def detected_faces(some: Sequence[int]) -> list[list[Face]]:
-        return check_faces(detector, detector([shown[row][0] for row in some]), len(some))
+    def detected_faces(chosen: Sequence[int]) -> list[list[Face]]:
+        return check_faces(detector, detector([shown[row][0] for row in chosen]), len(chosen))
 
-    for some, detected in together_or_alone(detected_faces, searched):
+    for chosen, detected in together_or_alone(detected_faces, searched):
         if isinstance(detected, Exception):
-            batch.end(some[0], Status.failed, f"{type(detected).__name__}: {detected}")
+            batch.end(chosen[0], Status.failed, f"{type(detected).__name__}: {detected}")
             continue
-        for row, of_image in zip(some, detected, strict=True):
+        for row, of_image in zip(chosen, detected, strict=True):
             if (box := stored[row]) is not None:
                 if (nearest := choose_overlapping(of_image, box.xyxy, shown[row][1])) is None:
                     batch.end(row, Status.no_face, "no face found around the box")
@@ -206,7 +207,7 @@ def detect(
 def _stored_faces(
     batch: Batch, images: Mapping[int, Image], needs: CropSpec | LandmarkSpec
 ) -> dict[int, Face]:
-    """Faces that need no detector; rows without one, or whose box was found in another file, end here."""
+    """Stored faces that need no detector. Rows that cannot have a face by their stored box are finished."""
     boxes, faces = batch.boxes, dict[int, Face]()
     for row, image in images.items():
         if boxes.status[row] == Status.pending:
@@ -224,7 +225,7 @@ def _stored_faces(
 
 
 def _face_problem(face: Face) -> str:
-    """Message for a face that a store cannot hold; empty for the others."""
+    """Reason why a face is invalid; empty for a valid face."""
     x0, y0, x1, y1 = face.xyxy
     if not (np.isfinite(face.xyxy).all() and x0 <= x1 and y0 <= y1):
         return f"the face's box is {face.xyxy.tolist()}; x0 <= x1 and y0 <= y1 are required"
@@ -245,7 +246,7 @@ def crop(
     detector: Detector,
     needs: CropSpec | LandmarkSpec,
 ) -> None:
-    """Make the regressor's input of each face, and add it to the batch."""
+    """Compute the input of the regressor for each face, and add it to the batch."""
     whole = detector.crop == "full image"
 
     def prepared(rows: Sequence[int]) -> FaceBatch:
@@ -264,8 +265,8 @@ def crop(
 def regress(batches: Iterable[Batch], regressor: Regressor, size: int) -> Iterator[Batch]:
     """Compute the codes of the faces of batches, ``size`` faces at a time; yields finished batches, in order.
 
-    The networks get full batches: faces wait for those of the next images, also across shards. A GPU computes one group
-    of faces while the next one is prepared.
+    The networks get full batches: faces wait until enough images, also of the next shards, have been read. A GPU
+    computes one group of faces while the next group is prepared.
     """
     queue = FaceQueue(regressor.device if regressor.takes_tensors else None)
     started, unfinished = deque[Computation](), deque[Batch]()
@@ -287,7 +288,7 @@ def regress(batches: Iterable[Batch], regressor: Regressor, size: int) -> Iterat
 
 
 class Computation:
-    """The computation of the codes of a group of faces; on a GPU it goes on after this is constructed.
+    """Codes of a group of faces that are being computed; on a GPU, the constructor does not wait for them.
 
     Parameters
     ----------
@@ -308,16 +309,16 @@ class Computation:
             # store() calls the regressor again for all faces, and if that fails too, for each face alone
 
     def store(self) -> None:
-        """Wait for the codes and put them into the rows of their batches; after an error, each face runs alone."""
+        """Write the codes to the rows of their batches. After an error, each face is computed alone."""
         faces = self._group.faces
         codes = Rows.pending(len(faces), dict(self._regressor.blocks)).codes
         problems = dict[int, str]()
-        for some, result in together_or_alone(self._compute, range(len(faces))):
+        for chosen, result in together_or_alone(self._compute, range(len(faces))):
             if isinstance(result, Exception):
-                problems[some[0]] = f"{type(result).__name__}: {result}"
+                problems[chosen[0]] = f"{type(result).__name__}: {result}"
                 continue
             for name, values in result.items():
-                codes[name][some] = values
+                codes[name][chosen] = values
         finite = {name: np.isfinite(values).all(axis=1) for name, values in codes.items()}
         ok = np.logical_and.reduce([*finite.values()])
         for face in np.flatnonzero(~ok):
@@ -336,13 +337,13 @@ class Computation:
                 batch.end(rows[face], Status.failed, problems[int(first + face)])
             first = own.stop
 
-    def _compute(self, some: Sequence[int]) -> dict[str, np.ndarray]:
-        if self._wait:  # the first call, which is for all faces
+    def _compute(self, chosen: Sequence[int]) -> dict[str, np.ndarray]:
+        if self._wait:  # the first call is for all faces
             wait, self._wait = self._wait, None
             codes = wait()
         else:
-            codes = self._regressor(self._group.faces[some[0] : some[-1] + 1])
-        return check_codes(self._regressor, codes, len(some))
+            codes = self._regressor(self._group.faces[chosen[0] : chosen[-1] + 1])
+        return check_codes(self._regressor, codes, len(chosen))
 
 
 # write
@@ -364,11 +365,17 @@ def write(shard: Shard, rows: Sequence[Rows], info: StoreInfo, regressor: Regres
 def together_or_alone(
     call: Callable[[Sequence[int]], Any], items: Sequence[int]
 ) -> Iterator[tuple[Sequence[int], Any]]:
-    """Call a function for all items; after an error for each alone, so that one bad sample fails alone.
+    """Call a function for all items; after an error, for each item alone, so that one bad sample fails alone.
 
-    Yields items and the result, or one item and its exception. Raised are errors of the device, which end the process,
-    and ig3d's own errors, which end the run: a plug-in that breaks its contract, wrong settings, or a network of ig3d
-    that has too little memory for one item.
+    Yields
+    ------
+    items and the result, or one item and its exception
+
+    Raises
+    ------
+    Exception : errors of the device, which end the process.
+    Ig3dError : errors that end the run, such as a plug-in that breaks its contract, wrong settings, or too little
+        memory for one item.
     """
     if not items:
         return
