@@ -1,4 +1,4 @@
-"""Datasets in the forms in which they are passed around: one adapter per file, found by name."""
+"""Dataset adapters: table of names, and :func:`list_samples`, which lists the samples of a dataset."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from .splits import apply_split, assign_splits
 
 __all__ = ["ADAPTERS", "Dataset", "DatasetOptions", "adapter_of", "list_samples"]
 
-# name -> "module:Class", imported on use; other packages add theirs by the entry point group ig3d.datasets. The more
-# specific come first: it is the order in which `ig3d datasets check` tries them.
+# name -> "module:Class", imported on use; other packages register theirs as entry points in the group ig3d.datasets.
+# `ig3d datasets check` tries them in this order, so more specific layouts come first.
 ADAPTERS: Mapping[str, str] = {
     "rafdb": "ig3d.extract.datasets.rafdb:RafDb",
     "rafdb-compound": "ig3d.extract.datasets.rafdb:RafDbCompound",
@@ -46,7 +46,7 @@ ADAPTERS: Mapping[str, str] = {
 
 
 def adapter_of(name: str) -> Dataset:
-    """The adapter of this name.
+    """Dataset adapter by name.
 
     Raises
     ------
@@ -56,18 +56,23 @@ def adapter_of(name: str) -> Dataset:
 
 
 def list_samples(root: str | Path, dataset: str, options: DatasetOptions | None = None) -> Listing:
-    """The samples of a dataset, sorted by id.
+    """List the samples of a dataset, sorted by id. Images are not decoded.
 
     Parameters
     ----------
-    root : folder of the dataset; for some adapters an archive, or an address such as ``s3://bucket/faces``
-    dataset : name of an adapter
+    root : path of the folder of the dataset; for some adapters of an archive, or an address (``s3://bucket/faces``)
+    dataset : name of an adapter, as for ``--dataset``
     options : DatasetOptions, optional
+
+    Returns
+    -------
+    Listing
+        Sample table, classes, and notes for the user.
 
     Raises
     ------
-    UsageError : there is no such adapter, or it does not take an option that was given.
-    DatasetError : the layout is not that of the adapter, or a part is missing or damaged.
+    UsageError : the adapter does not exist, or an option is not valid for it.
+    DatasetError : the folder has another layout, or a part is missing or damaged.
     """
     adapter = adapter_of(dataset)
     options = options or DatasetOptions()
@@ -98,7 +103,12 @@ def list_samples(root: str | Path, dataset: str, options: DatasetOptions | None 
 
 
 def _root(root: str | Path, dataset: str, adapter: Dataset) -> Any:
-    """The root as the adapter takes it: a path, or an address as it is."""
+    """The root as a Path, or as a str if it is an address.
+
+    Raises
+    ------
+    UsageError, LayoutError : the adapter cannot read such a root, or it does not exist.
+    """
     own_path(f"{root}/")
     if is_remote(root):
         if not adapter.remote:
@@ -122,11 +132,11 @@ def _noted(listing: Listing, *notes: str) -> Listing:
 
 
 def _grouped(listing: Listing, pattern: str) -> Listing:
-    """The person or video of each sample by the first group of a regular expression over its id.
+    """The listing with groups: what the first group of a regular expression matches in each id.
 
     Raises
     ------
-    UsageError : the pattern is no regular expression with a group, or does not match every id.
+    UsageError : the pattern is not a regular expression with a group, or does not match every id.
     """
     groups = groups_of(listing.samples["id"].to_numpy(dtype="U"), pattern)
     notes = ("--groups replaces the groups of the dataset",) if (listing.samples["group"] != "").any() else ()

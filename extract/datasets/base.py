@@ -15,22 +15,22 @@ from .files import contents
 
 @dataclass(frozen=True, slots=True)
 class DatasetOptions:
-    """Options of datasets; an adapter may use some of them.
+    """Options of datasets; an adapter uses those that apply to its layout.
 
     Attributes
     ----------
     manifest : path or None
-        Table of the ``manifest`` adapter; None looks for ``manifest.csv`` or ``manifest.parquet`` under the root.
+        Table for the ``manifest`` adapter; by default ``manifest.csv`` or ``manifest.parquet`` in the root.
     split_fractions : (train, val, test) or None
-        Of the seeded split where the dataset has none; None leaves that to the adapter.
+        Shares of the random split of a dataset without splits; by default those of the adapter.
     split_table : path or None
         Table ``id,split`` whose splits replace those of the dataset.
     seed : int
-        Of the split.
+        Seed of the random split.
     group_pattern : str or None
-        Regular expression over the id whose first group names the person or video.
+        Regular expression that is searched in each id; its first group is the person or video.
     fps : float or None
-        Frames per second to take of videos; None takes all.
+        Frames per second that are taken from videos; by default all frames.
     label_map : str or None
         Meaning of the labels: ``1=surprise,2=fear``, a preset, or names in order; see
         :func:`~ig3d.extract.datasets.label_names.read_labels`.
@@ -50,29 +50,29 @@ class DatasetOptions:
 
 
 class Dataset(ABC):
-    """A dataset adapter: finds the samples of one layout of folders, lists or archives; never reads pixels.
+    """Base class of dataset adapters, which list the samples of one layout of folders, lists or archives.
 
-    A subclass sets ``name`` and ``layout`` and implements :meth:`read`. Groups by a pattern, splits, and checks that
-    all datasets share are added by :func:`~ig3d.extract.datasets.list_samples`.
+    A subclass sets ``name`` and ``layout`` and implements :meth:`read`; it does not decode images. Groups by a pattern,
+    random splits and common checks are added by :func:`~ig3d.extract.datasets.list_samples`.
 
     Attributes
     ----------
     name : str
-        Of the adapter, as in ``--dataset``.
+        Value of ``--dataset``.
     layout : str
-        A sentence on the layout, for errors and ``ig3d datasets``.
+        Description of the layout in one sentence, for errors and ``ig3d datasets``.
     classes : tuple of str
-        Names of the classes, in the order of the labels, where all datasets of this layout have the same.
+        Names of the classes in the order of the labels, if all datasets of this layout have the same classes.
     split_fractions : (train, val, test) or None
-        Of the seeded split where no sample has one.
+        Shares of the random split if no sample has a split; None makes no split.
     maps_labels : bool
         Whether ``DatasetOptions.label_map`` is used.
     suffix : str or tuple of str
-        Of the files that may be the root, such as archives; empty for folders.
+        Suffixes of files that may be the root, such as archives; empty if the root must be a folder.
     remote : bool
-        Whether the root may be an address (``s3://bucket/faces``), with which :meth:`read` is then called.
+        Whether the root may be an address (``s3://bucket/faces``), which is passed to :meth:`read` as str.
     shared_layout : bool
-        Whether other datasets have this layout too, so that :meth:`is_certain` decides.
+        Whether other datasets have the same layout, so that :meth:`is_certain` decides.
     """
 
     name: ClassVar[str]
@@ -97,17 +97,21 @@ class Dataset(ABC):
 
         Parameters
         ----------
-        root : pathlib.Path of the folder or archive; str where it is an address
+        root : Path of the folder or archive, or str of an address
         options : DatasetOptions
+
+        Returns
+        -------
+        Listing
 
         Raises
         ------
-        LayoutError : the layout is another one.
-        DatasetError : the layout is this one, and a part of it is missing or damaged.
+        LayoutError : the folder has another layout.
+        DatasetError : the folder has this layout, but a part is missing or damaged.
         """
 
     def is_certain(self, listing: Listing) -> bool:
-        """Whether a listing is of this very dataset, where others have the same layout."""
+        """Whether a listing is of this dataset and not of another one with the same layout."""
         return True
 
     def listing(

@@ -1,4 +1,4 @@
-"""File system of datasets: find images and lists, read small tables, ids from paths, natural order."""
+"""Files of datasets: find images and lists, read small tables, derive ids from paths."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from ..sources import parts_of
 
 
 def images_under(folder: Path, root: Path, skipped: Counter[str] | None = None) -> Iterator[tuple[str, int]]:
-    """POSIX path under ``root`` and size in bytes of each image under a folder, as the disk lists them.
+    """POSIX path under ``root`` and size in bytes of each image in a folder and its sub-folders, in any order.
 
-    A link that leads nowhere has size -1. What is no image is counted by kind in ``skipped``; see :func:`walk` for
-    which folders are entered.
+    A broken link has size -1. Other files are counted by kind in ``skipped``. :func:`walk` describes which folders are
+    entered.
 
     Raises
     ------
-    DatasetError : a path reads as that of a member of an archive.
+    DatasetError : a path looks like that of a member of an archive.
     """
     for inside, files in walk(folder, root, skipped):
         for name, size in images_of(files, skipped):
@@ -41,11 +41,11 @@ def images_under(folder: Path, root: Path, skipped: Counter[str] | None = None) 
 def walk(
     folder: Path, root: Path, skipped: Counter[str] | None = None
 ) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
-    """Each folder under a folder, and itself: its path under ``root`` with a slash at its end, and its files.
+    """Path under ``root``, with a slash at its end, and files of a folder and of each of its sub-folders.
 
-    Nothing is held but the folders still to be listed, so that a million files cost little memory. Links to folders
-    are followed: never to a folder above, and to one folder once within each class, so that every walk ends. Folders of
-    the system are not entered, and counted in ``skipped``.
+    Only the paths of the folders to be listed are in memory. Links to folders are followed, except to a folder above,
+    and within each class only once to the same folder, so that every walk ends. Folders of the operating system are
+    counted in ``skipped`` and not entered.
     """
     waiting = [(os.fspath(folder), "" if folder == root else posix(folder, root) + "/")]
     followed: set[tuple[str, ...]] = set()
@@ -66,14 +66,16 @@ def walk(
 
 
 def _is_new(entry: os.DirEntry[str], place: str, prefix: str, followed: set[tuple[str, ...]]) -> bool:
-    """Whether a link to a folder leads neither above itself nor where its class was before."""
+    """Whether a link leads neither to a folder above it nor to a folder that its class has already reached."""
     target = os.path.realpath(entry.path)
-    above = [place]  # with the links on the way, up to the folder where the walk began
+    above = [
+        place
+    ]  # the folders above, as far as the one where the walk began; links among them are resolved below
     above += [(place := os.path.dirname(place)) for _ in range(prefix.count("/"))]  # noqa: PTH120
     if any(f"{os.path.realpath(folder)}/".startswith(f"{target.rstrip('/')}/") for folder in above):
         return False
     parts = f"{prefix}{entry.name}".split("/")
-    # the class folder: the first that is named as one, else one that lies below a split at most
+    # depth of the class folder: the first folder with the name of a class, else the second folder
     levels = next((level for level, name in enumerate(parts, 1) if canonical(name) in CANONICAL), 2)
     key = (*parts[:levels], "", target)
     if key in followed:
@@ -85,7 +87,7 @@ def _is_new(entry: os.DirEntry[str], place: str, prefix: str, followed: set[tupl
 def images_of(
     files: Iterable[os.DirEntry[str]], skipped: Counter[str] | None = None
 ) -> Iterator[tuple[str, int]]:
-    """Name and size of each image among the files of a folder; the others are counted by kind in ``skipped``."""
+    """Name and size in bytes of each image among files; other files are counted by kind in ``skipped``."""
     for entry in files:
         if not is_image(entry.name) and (kind := non_image_kind(entry.name, partial(_head, entry))):
             if skipped is not None and not is_system_file(entry.name):
@@ -117,7 +119,7 @@ def _head(entry: os.DirEntry[str]) -> bytes:
 
 
 def skipped_note(skipped: Counter[str]) -> list[str]:
-    """A note on files that are no images and folders that are no data, by kind."""
+    """Note on files and folders that were left out, by kind; no note if there are none."""
     if not skipped:
         return []
     kinds = [f"{kind} ({count})" for kind, count in skipped.most_common()]
@@ -125,11 +127,11 @@ def skipped_note(skipped: Counter[str]) -> list[str]:
 
 
 def own_path(path: str) -> str:
-    """The path itself, which must not read as that of a member of an archive: such a file would never be found.
+    """The path, unless it looks like that of a member of an archive, in which case the file could not be read.
 
     Raises
     ------
-    DatasetError : it does.
+    DatasetError : the path contains, for instance, ``.zip!``.
     """
     archive, member = parts_of(path)
     if member:
@@ -140,7 +142,7 @@ def own_path(path: str) -> str:
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder or a link to one; a link that leads to itself is none."""
+    """Whether an entry is a folder or a link to one; false for a link that leads to itself."""
     try:
         return entry.is_dir()
     except OSError:
@@ -148,7 +150,7 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def is_file(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a file or a link to one; a link that leads to itself is none."""
+    """Whether an entry is a file or a link to one; false for a link that leads to itself."""
     try:
         return entry.is_file()
     except OSError:
@@ -156,21 +158,23 @@ def is_file(entry: os.DirEntry[str]) -> bool:
 
 
 def find_file(root: Path, names: Collection[str], *, skip: Collection[str] = ()) -> Path | None:
-    """The first file or folder with one of ``names`` (lower case) under a root, the shallowest first.
-
-    It looks where :func:`find_all` does.
-    """
+    """First file or folder with one of ``names`` (lower case) that :func:`find_all` finds; None if there is none."""
     return min(find_all(root, lambda name: name in names, skip=skip), default=None)
 
 
 def find_all(
     root: Path, wanted: Callable[[str], bool], *, skip: Collection[str] = (), further: int = 0
 ) -> list[Path]:
-    """Files and folders whose lower-case name is wanted, all of the shallowest level that has some.
+    """Files and folders in the uppermost level of folders that has any whose lower-case name is ``wanted``.
 
-    Those of ``further`` levels below come after them.
-    Folders in ``skip`` (lower case), bare digits and hidden ones are not entered: image folders hold no lists, and
-    walking them would take a while. A linked folder is entered once, so none can loop.
+    Parameters
+    ----------
+    root : Path
+    wanted : function of a name in lower case
+    skip : names in lower case of folders that are not entered
+        Hidden folders and those with a number as name are not entered either: they have images and no lists.
+    further : int
+        Number of levels below that are searched, too; their files come last.
     """
     level, linked = [root], {_identity(root)}
     every: list[Path] = []
@@ -182,7 +186,7 @@ def find_all(
                 for entry in entries:
                     name = entry.name.lower()
                     if wanted(name):
-                        if is_folder(entry) or is_file(entry):  # a pipe or a device would be waited for
+                        if is_folder(entry) or is_file(entry):  # opening a pipe or a device would block
                             found.append(Path(entry.path))
                     elif (
                         not (is_image(name) or name.isdigit() or is_system_folder(name))
@@ -207,7 +211,7 @@ def _identity(folder: Path | str) -> tuple[int, int]:
 
 
 def files_in(folder: Path) -> dict[str, tuple[str, int]]:
-    """Stem of each image in a folder -> its name and size, regardless of the case of its extension."""
+    """Stem of each image in a folder -> its name and its size in bytes."""
     with os.scandir(folder) as entries:
         found = sorted(
             (entry.name, entry.stat().st_size) for entry in entries if is_image(entry.name) and is_file(entry)
@@ -216,7 +220,7 @@ def files_in(folder: Path) -> dict[str, tuple[str, int]]:
 
 
 def unlisted_note(present: Iterable[str], names: Collection[str], *, inside: str, why: str) -> list[str]:
-    """A note on images of a folder that its list or table does not name."""
+    """Note on images in a folder that are not in its list or table; no note if there are none."""
     unlisted = sorted(set(present).difference(names))
     if not unlisted:
         return []
@@ -224,16 +228,16 @@ def unlisted_note(present: Iterable[str], names: Collection[str], *, inside: str
 
 
 def first_folder(*candidates: Path) -> Path | None:
-    """The first of some folders that is there."""
+    """The first of the folders that exists; None if none does."""
     return next((folder for folder in candidates if folder.is_dir()), None)
 
 
 def read_csv(path: Path, *, dataset: str) -> Iterator[list[str]]:
-    """Rows of a dataset's own table, separated by commas, stripped, empty ones left out.
+    """Rows of a table with comma-separated values; cells are stripped, and empty rows left out.
 
     Raises
     ------
-    DatasetError : it is no text.
+    DatasetError : the file is not text.
     """
     text = io.StringIO(read_text(path, error=DatasetError, nul=True), newline="")
     try:
@@ -266,7 +270,7 @@ def posix(path: Path, root: Path) -> str:
 
 
 def size_of(path: Path | str) -> int:
-    """Bytes of a file, or of the archive that an image lies in; -1 where there is none."""
+    """Size in bytes of a file, or of the archive that has the image; -1 if the file does not exist."""
     try:
         return os.stat(parts_of(str(path))[0]).st_size  # noqa: PTH116
     except (OSError, ValueError):  # a NUL in a list is a ValueError
@@ -283,7 +287,7 @@ def contents(folder: Path, limit: int = 5) -> str:
 
 
 def missing_note(samples: pd.DataFrame) -> list[str]:
-    """A note on listed images that are no files, nor links to files."""
+    """Note on listed images without a file; no note if there are none."""
     missing = samples["path"][samples["size_bytes"] < 0].tolist()
     if not missing:
         return []

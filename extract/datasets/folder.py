@@ -25,7 +25,7 @@ from .videos import Videos, is_video, video_id
 
 
 class FolderDataset(Dataset):
-    """Class folders, as most people keep their own data; a flat folder, an image or a video has no labels."""
+    """Class folders; samples of a flat folder, of a single image or of a single video have no labels."""
 
     name = "folder"
     layout = (
@@ -49,7 +49,7 @@ class FolderDataset(Dataset):
                 return self._unlabelled(root, images, skipped, videos)
             listing, _ = list_class_folders(self, root, folders, images, options, skipped=skipped, found="")
             return replace(listing, notes=(*videos.notes(), *listing.notes))
-        # two walks: all files together would take much memory
+        # the folder is walked twice, because a list of all files would take much memory
         holds = {_parts(inside): _holds_media(files) for inside, files in walk(root, root)}
         full = [folder for folder, images in holds.items() if images]
         images_here = _images(root, skipped, videos)
@@ -65,7 +65,7 @@ class FolderDataset(Dataset):
         return replace(listing, notes=notes)
 
     def _one_file(self, path: Path, options: DatasetOptions) -> Listing:
-        """An image or a video by itself."""
+        """Samples of a single image or video."""
         videos = Videos(str(path.parent), options.fps)
         name, size = own_path(path.name), path.stat().st_size
         images = _media((), "", [(name, size)], videos)
@@ -81,11 +81,11 @@ class FolderDataset(Dataset):
 
 
 def read_folders(dataset: Dataset, root: Path, expected: str, options: DatasetOptions) -> Listing:
-    """Class folders of a dataset whose classes have the preset of its name.
+    """List class folders of a dataset; the classes are the preset with the name of the dataset.
 
     Raises
     ------
-    LayoutError : there are none.
+    LayoutError : there are no class folders.
     """
     try:
         listing = FolderDataset().read(root, replace(options, label_map=dataset.name))
@@ -107,7 +107,7 @@ def _images(root: Path, skipped: Counter[str], videos: Videos) -> Iterator[Image
 def _media(
     folders: Folder, inside: str, files: Iterable[tuple[str, int]], videos: Videos
 ) -> Iterator[ImageFile]:
-    """Images of a folder, and the frames of its videos; ``inside`` is the folder's path with a slash."""
+    """Images of a folder, and frames of its videos; ``inside`` is the path of the folder with a slash at its end."""
     for name, size in files:
         path = own_path(inside + name)
         if is_video(path):
@@ -122,7 +122,7 @@ def _holds_media(files: Sequence[os.DirEntry[str]]) -> bool:
 
 
 def _remote_images(address: str, skipped: Counter[str], videos: Videos) -> Iterator[ImageFile]:
-    """Images and videos on remote storage, by name: other files are not opened there."""
+    """Images and videos on remote storage, recognised by name; no file is opened."""
     for path, size in list_remote(address.rstrip("/")):
         *folders, name = path.split("/")
         if is_hidden(path):
@@ -135,12 +135,12 @@ def _remote_images(address: str, skipped: Counter[str], videos: Videos) -> Itera
 
 
 def _parts(inside: str) -> Folder:
-    """Names of the folders of a path that ends with a slash."""
+    """Names of the folders in the path of a folder, which ends with a slash."""
     return tuple(inside.split("/")[:-1])
 
 
 def _empty(holds: Mapping[Folder, bool], labels: Collection[str]) -> list[str]:
-    """Notes on folders without any image, however deep; of those in one another the uppermost."""
+    """Notes on folders that contain no image at any depth; only the uppermost ones are named."""
     full = {folder[:depth] for folder, images in holds.items() if images for depth in range(len(folder) + 1)}
     empty = [folder for folder in holds if folder not in full and folder[:-1] in full]
     if not empty:
@@ -155,7 +155,7 @@ def _empty(holds: Mapping[Folder, bool], labels: Collection[str]) -> list[str]:
 
 
 def _same_folders(root: Path, places: Mapping[Folder, Place]) -> list[str]:
-    """Warnings on folders of two classes or splits that are one, by links."""
+    """Warnings on links by which folders of different classes or splits are the same folder."""
     meant: dict[str, dict[Place, str]] = {}
     for folder, place in places.items():
         path = root.joinpath(*folder)

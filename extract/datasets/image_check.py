@@ -1,7 +1,4 @@
-"""Check of a dataset's images before anything is extracted: each is read once, and contents are compared.
-
-``ig3d datasets check`` prints it. Nothing is written, no network runs.
-"""
+"""Check of the images of a dataset for ``ig3d datasets check``: each is read once, and contents are compared."""
 
 from __future__ import annotations
 
@@ -20,21 +17,23 @@ _BATCH = 64
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Outcome of reading every image of a dataset.
+    """Result of :func:`check_images`.
 
     Attributes
     ----------
     images : int
-        Different files; several samples may be faces of one.
-    missing, unreadable : tuple of str
-        Paths that are not there, and ``path: reason`` of those that cannot be decoded.
-    sizes : (width, height) -> images, the most frequent first
+        Number of files; an image with several faces counts once.
+    missing : tuple of str
+        Paths of files that do not exist.
+    unreadable : tuple of str
+        ``path: reason`` of files that cannot be decoded.
+    sizes : dict of (width, height) in pixels to number of images, the most frequent first
     across : tuple of tuples of str
-        Paths of one content, for each content that stands in more than one split: such images leak.
+        Paths of equal images that are in more than one split, so that test images are also trained on.
     disputed : tuple of tuples of str
-        Paths of one content with different labels.
+        Paths of equal images with different labels.
     repeated : int
-        Images that repeat another one of the same split.
+        Images that are equal to another one of the same split.
     """
 
     images: int
@@ -47,8 +46,8 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """One image file, read."""
+class _File:
+    """Result of reading one image file; ``problem`` is empty, ``missing``, or the reason why it is unreadable."""
 
     path: str
     digest: bytes = b""
@@ -65,8 +64,9 @@ def check_images(
     ----------
     listing : Listing
     jobs : int
-        Threads; 0 is two for each core, for part of the time is spent waiting for the disk.
-    progress : function of a Counter of ``ok``, ``missing``, ``unreadable``, optional
+        Number of threads; 0 is two per core, because they partly wait for the disk.
+    progress : function of a Counter of ``ok``, ``missing`` and ``unreadable``, optional
+        Called after each batch of images.
     """
     samples = listing.samples
     paths = samples["path"].unique().tolist()
@@ -102,28 +102,28 @@ def check_images(
     )
 
 
-def _read(root: str, paths: Sequence[str], jobs: int) -> Iterator[list[_Seen]]:
+def _read(root: str, paths: Sequence[str], jobs: int) -> Iterator[list[_File]]:
     batches = [paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH)]
-    # threads: Pillow and the disk leave the interpreter's lock while they work
+    # threads suffice: Python's global lock is released while Pillow decodes and while the disk is read
     yield from Parallel(n_jobs=jobs, backend="threading", return_as="generator_unordered", batch_size=1)(
         delayed(_look)(root, batch) for batch in batches
     )
 
 
-def _look(root: str, paths: Sequence[str]) -> list[_Seen]:
+def _look(root: str, paths: Sequence[str]) -> list[_File]:
     seen = []
     for path in paths:
         try:
             image = read_image(f"{root}/{path}")
         except FileNotFoundError:
-            seen.append(_Seen(path, problem="missing"))
+            seen.append(_File(path, problem="missing"))
         except Unreadable as exc:
-            seen.append(_Seen(path, problem=" ".join(str(exc).split())))
+            seen.append(_File(path, problem=" ".join(str(exc).split())))
         else:
             height, width = image.pixels.shape[:2]
-            seen.append(_Seen(path, np.asarray(image.digest).tobytes(), (width, height)))
+            seen.append(_File(path, np.asarray(image.digest).tobytes(), (width, height)))
     return seen
 
 
-def _outcome(one: _Seen) -> str:
+def _outcome(one: _File) -> str:
     return "ok" if not one.problem else "missing" if one.problem == "missing" else "unreadable"

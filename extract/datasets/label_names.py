@@ -22,9 +22,9 @@ PUBLISHED: Mapping[str, Mapping[str, int]] = {
         ("FER2013", "fer2013", (3995, 436, 4097, 7215, 4830, 3171, 4965)),
     )
 }
-# Shares of the classes may differ so much from the published ones: half the sum of absolute differences.
+# Largest distance of the shares of the classes from the published ones: half the sum of absolute differences.
 _NEAR = 0.03
-# More are no classes but names or values.
+# If there are more labels, they are names or values, not classes.
 MAX_CLASSES = 1000
 
 
@@ -34,9 +34,9 @@ class Labels:
 
     Attributes
     ----------
-    index : label text -> index into ``classes``, -1 for none
+    index : dict of label text to index into ``classes``; -1 for labels without class
     classes : tuple of str
-        Canonical names.
+        Canonical names of the classes.
     notes : tuple of str
     """
 
@@ -50,10 +50,11 @@ def read_labels(names: Iterable[str], label_map: str | None = None) -> Labels:
 
     Parameters
     ----------
-    names : the distinct label texts, such as names of class folders
+    names : iterable of str
+        Label texts, such as names of class folders.
     label_map : str, optional
         ``1=surprise,2=fear`` (``8=none`` leaves label 8 without class), a preset's name, or names in order. With a
-        preset or names, digits count from 0, or from 1 where there is no 0 and as many as names.
+        preset or names, numbers count from 0, or from 1 if there is no 0 and the largest is the number of names.
 
     Raises
     ------
@@ -89,12 +90,14 @@ def read_labels(names: Iterable[str], label_map: str | None = None) -> Labels:
 
 
 def class_index(text: str, count: int, *, first: int = 0) -> int | None:
-    """Index of the class that a number stands for; None where the text is no such number.
+    """Index of a class from its number; None if the text is not the number of a class.
 
     Parameters
     ----------
-    text : such as ``3``, ``3.0`` or ``3.0000000e+00``
-    count : number of classes
+    text : str
+        Such as ``3``, ``3.0`` or ``3.0000000e+00``.
+    count : int
+        Number of classes.
     first : int
         Number of the first class.
 
@@ -111,17 +114,17 @@ def class_index(text: str, count: int, *, first: int = 0) -> int | None:
 
 
 def _key(name: str) -> str:
-    """``01`` and ``1`` are one label; so are ``Happy`` and ``happiness``."""
+    """Normalised label: equal for ``01`` and ``1``, and for ``Happy`` and ``happiness``."""
     return (name.strip().lstrip("0") or "0") if _is_number(name) else canonical(name)
 
 
 def _is_number(name: str) -> bool:
-    """Whether a label is made of the digits 0 to 9 (``²`` is none)."""
+    """Whether a label consists of the digits 0 to 9 (not of others, such as ``²``)."""
     return bool(re.fullmatch(r"\s*[0-9]+\s*", name))
 
 
 def _pairs(text: str) -> tuple[dict[str, int], tuple[str, ...]]:
-    """``1=surprise,2=fear,3=none``: the classes in the order of their first mention."""
+    """Index of each label, and classes in the order of their first mention, of ``1=surprise,2=fear,3=none``."""
     meaning: dict[str, int] = {}
     classes: dict[str, int] = {}
     for pair in text.split(","):
@@ -139,7 +142,7 @@ def _pairs(text: str) -> tuple[dict[str, int], tuple[str, ...]]:
 
 
 def _in_order(text: str, labels: list[str]) -> tuple[dict[str, int], tuple[str, ...]]:
-    """A preset or names in order, for digits and for names."""
+    """Index of each label, a number or a name, and classes, of a preset or of names in order."""
     classes = parse_classes(text)
     meaning = {name: label for label, name in enumerate(classes)}
     digits = {int(_key(name)) for name in labels if _is_number(name) and len(_key(name)) < 10}
@@ -155,12 +158,13 @@ def _in_order(text: str, labels: list[str]) -> tuple[dict[str, int], tuple[str, 
 
 
 def digit_notes(counts: Mapping[str, Mapping[str, int]], mapped: tuple[str, ...]) -> list[str]:
-    """Notes on labels that are bare digits: the order of classes whose published counts theirs are.
+    """Notes on labels that are numbers: the order of classes whose published counts agree with those of the dataset.
 
     Parameters
     ----------
-    counts : part of the dataset -> label -> images
-    mapped : the classes in the order of the digits, of ``--label-map``; empty without
+    counts : dict of part of the dataset to dict of label to number of images
+    mapped : tuple of str
+        Classes of ``--label-map`` in the order of the numbers; empty without this option.
     """
     digits = sorted({label for part in counts.values() for label in part}, key=natural)
     if not digits or not all(map(_is_number, digits)):
@@ -186,17 +190,17 @@ def digit_notes(counts: Mapping[str, Mapping[str, int]], mapped: tuple[str, ...]
 
 
 def _likely_order(part: Mapping[str, int]) -> tuple[str, str] | None:
-    """The published set whose counts these are, and the preset of their order."""
-    here = [part[label] for label in sorted(part, key=natural)]
-    total = sum(here)
+    """Published dataset whose counts per class agree best with ``part``, and preset of the order; None if none does."""
+    own = [part[label] for label in sorted(part, key=natural)]
+    total = sum(own)
     best: tuple[float, str, str] = (_NEAR, "", "")
     for dataset, published in PUBLISHED.items():
         for preset, order in PRESETS.items():
-            if set(order) == set(published) and len(order) == len(here) and total:
+            if set(order) == set(published) and len(order) == len(own) and total:
                 whole = sum(published.values())
                 shares = (
                     abs(count / total - published[name] / whole)
-                    for count, name in zip(here, order, strict=True)
+                    for count, name in zip(own, order, strict=True)
                 )
                 best = min(best, (sum(shares) / 2, dataset, preset), key=lambda one: one[0])
     return (best[1], best[2]) if best[1] else None

@@ -1,6 +1,6 @@
-"""Levels of folders above the images: splits, persons or videos, classes.
+"""Meaning of the folders above the images: splits, persons or videos, classes.
 
-Nothing is read here: folders are tuples of names under the root, on a disk, in an archive or on remote storage.
+Folders are tuples of names under the root, on a disk, in an archive or on remote storage; no file is read.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _NO_CLASSES = frozenset((
 
 
 class LevelError(LayoutError):
-    """Folders that are no classes lie at the level of the class folders."""
+    """There are folders at the level of the class folders that are not classes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Split, class folder and person or video of a folder with images, from the levels above it."""
+    """Class, split and group (person or video) of the images in a folder, by the names of the folders above them."""
 
     label: str
     split: Split = Split.none
@@ -59,23 +59,25 @@ class _Level:
 def read_levels(
     folders: Iterable[Folder], *, dataset: str, root: str
 ) -> tuple[dict[Folder, Place], list[str]]:
-    """Which levels of folders are splits, groups and classes.
+    """Find which levels of folders are splits, groups and classes.
 
     Parameters
     ----------
-    folders : folders that hold images, as names under the root
+    folders : iterable of tuples of str
+        Folders with images, as names of folders from the root on.
     dataset, root : str
-        For messages.
+        Used in messages.
 
     Returns
     -------
-    places : folder -> Place
-        Without folders above the classes, whose images have no class.
+    places : dict of folder to Place
+        Without folders above the class folders, whose images have no class.
     notes : list of str
 
     Raises
     ------
-    LevelError : folders above the classes are neither splits nor groups by their names; or they stand beside classes.
+    LevelError : folders above the class folders have neither the names of splits nor of groups; or splits or groups are
+        beside class folders.
     """
     levels = {folder: _Level(folder) for folder in folders}
     levels = _unwrapped(levels)
@@ -97,7 +99,7 @@ def read_levels(
         notes.append(f"splits as the folders say{_in_words(named)}")
         if levels and not any(level.rest for level in levels.values()):
             raise LevelError(
-                f"{dataset}: {listed(sorted(named))} of {root} hold images without class folders; list the images with "
+                f"{dataset}: {listed(sorted(named))} of {root} have images without class folders; list the images with "
                 "their labels in a table (--dataset manifest)"
             )
     levels = _class_level(levels, notes, dataset=dataset, root=root)
@@ -116,7 +118,7 @@ def read_levels(
 
 
 def split_names(names: Collection[str]) -> dict[str, Split]:
-    """The splits that folders which lie side by side name; words that all of the names share do not count.
+    """Splits by the names of folders side by side; words that occur in all names are ignored.
 
     >>> split_names(["RAF_train", "RAF_test", "happy"])
     {}
@@ -155,7 +157,7 @@ def _below(level: _Level, *, split: Split | None = None) -> _Level:
 
 
 def _once(level: _Level) -> _Level:
-    """``train/train/happy``, as a packed folder is often packed, as ``train/happy``."""
+    """Levels without a repeated split: ``train/train/happy``, common in unpacked archives, as ``train/happy``."""
     while level.rest and split_named(level.rest[0]) is level.split:
         level = _below(level)
     return level

@@ -1,4 +1,4 @@
-"""Frames of videos as samples: numbers, times and ids from the files' packets, without decoding."""
+"""List the frames of videos as samples; numbers and times come from the packets, nothing is decoded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,18 @@ from ..sources.video import read_index
 
 
 class Frame(NamedTuple):
-    """One frame as a sample: number in the video, id, path under the root, seconds from the first frame."""
+    """One frame as a sample.
+
+    Attributes
+    ----------
+    number : int
+        Number in the video, from 0.
+    id : str
+    path : str
+        ``clip.mp4#000123``, under the root.
+    time : float
+        Seconds from the first frame; NaN if unknown.
+    """
 
     number: int
     id: str
@@ -34,7 +45,7 @@ def is_video(path: str) -> bool:
 
 
 def video_id(path: str) -> str:
-    """Id of a video, with which those of its frames begin; also their group.
+    """Id of a video: the beginning of the ids of its frames, and their group.
 
     >>> video_id("S1/clip.mp4")
     'S1/clip'
@@ -49,7 +60,7 @@ class Videos:
     ----------
     root : folder or address of the dataset
     fps : float, optional
-        Frames per second to take; all of them by default.
+        Frames per second that are taken; by default all frames.
     """
 
     def __init__(self, root: str, fps: float | None = None) -> None:
@@ -60,17 +71,21 @@ class Videos:
         self._short: list[str] = []
 
     def frames(self, path: str, *, name: str | None = None) -> list[Frame]:
-        """Frames of a video, in order; of one that cannot be read a single one, which extraction marks as unreadable.
+        """Frames of a video, in order.
+
+        A video that cannot be read has one frame, which the extraction marks as unreadable.
 
         Parameters
         ----------
-        path : of the video, under the root
+        path : str
+            Path of the video under the root.
         name : str, optional
-            With which the ids begin; by default the path without its suffix.
+            Beginning of the ids; by default the path without suffix.
 
         Raises
         ------
-        DatasetError : frames per second are asked for, and the video has no times.
+        DatasetError : ``fps`` is set, and the video has no times.
+        Unavailable : the network or the storage failed.
         MissingExtra : PyAV is not installed.
         """
         name = video_id(path) if name is None else name
@@ -98,7 +113,7 @@ class Videos:
         ]
 
     def notes(self) -> Iterator[str]:
-        """Findings about the videos, for the user."""
+        """Notes for the user: number of videos and frames; damaged and incomplete videos."""
         if not self._count:
             return
         if self._all:

@@ -1,4 +1,4 @@
-"""Reading images: from files, archives and videos, here and on remote storage.
+"""Reading images from files, archives and videos, local or on remote storage.
 
 A *location* is one string: the dataset's root, ``/``, and the sample's path. A path of the form ``ARCHIVE!MEMBER``
 (``train-000.tar!0001.jpg``, ``images.zip!a/b.png``, ``data.parquet!17``, ``fer2013.csv!17``) names an image inside an
@@ -6,16 +6,16 @@ archive, whose kind is that of its suffix; ``clip.mp4#000123`` is a frame of a v
 scheme (``s3://bucket/faces``) is read by fsspec. An archive is opened and indexed once in each process and stays open;
 :func:`read_content` reads files and members alike.
 
-A *source* is one kind of archive, a class that is made with a :class:`~.storage.File`::
+A *source* is a class that reads one kind of archive::
 
     class Source(Protocol):
         def __init__(self, file: File) -> None: ...                      # index it
         def read(self, member: str) -> bytes | np.ndarray: ...           # an encoded image, or pixels
 
-Pixels are uint8, (H, W) grey or (H, W, 3) RGB. ``read`` raises ``KeyError`` for a member that does not exist, and
-:class:`Unreadable` or any other exception for a damaged one: the libraries below raise errors of many kinds, and this
-module turns them all into :class:`Unreadable`. Several threads call it at once. Where the system or the storage does
-not give the bytes of ``file``, :class:`Unavailable` passes through a source, and the archive is opened again.
+Pixels are uint8, (H, W) grey or (H, W, 3) RGB. ``read`` must be thread-safe. It raises ``KeyError`` for a member that
+does not exist, and :class:`Unreadable` or any other exception for a damaged one: libraries raise errors of many types,
+which this module turns into :class:`Unreadable`. After :class:`Unavailable` (the system or the storage failed), the
+archive is opened again.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Source(Protocol):
 
 
 def parts_of(location: str) -> tuple[str, str]:
-    """Archive and member of a location; the member is empty where it is a file.
+    """Archive and member of a location; the member is empty if the location is a file.
 
     >>> parts_of("faces/train-000.tar!0001.jpg")
     ('faces/train-000.tar', '0001.jpg')
@@ -97,7 +97,7 @@ def is_frame(path: str) -> bool:
 
 
 def has_size(location: str, content: bytes, size: int) -> bool:
-    """Whether bytes are as many as were listed: those of the file or member, or all those of a member's archive."""
+    """Whether the size in bytes is the listed one: that of the file or member, or of the archive of a member."""
     if len(content) == size:
         return True
     archive, member = parts_of(location)
@@ -105,11 +105,12 @@ def has_size(location: str, content: bytes, size: int) -> bool:
 
 
 def read_content(location: str | Path) -> bytes | np.ndarray:
-    """The bytes of an encoded image, or the pixels of one that is kept without encoding.
+    """Content of an image file, or the pixels of a frame or of an image that is stored as an array.
 
     Parameters
     ----------
-    location : root, ``/`` and path of a sample
+    location : str or Path
+        Root, ``/`` and path of a sample.
 
     Returns
     -------
@@ -117,9 +118,9 @@ def read_content(location: str | Path) -> bytes | np.ndarray:
 
     Raises
     ------
-    FileNotFoundError : no such file, archive or member; the message names it.
-    Unreadable : it cannot be read; the message is the reason.
-    Unavailable : the machine, the network or the storage did not let it be read.
+    FileNotFoundError : the file, archive or member does not exist; the message names it.
+    Unreadable : the file is damaged; the message is the reason.
+    Unavailable : the machine, the network or the storage failed.
     MissingExtra : a package that the archive or the storage needs is not installed.
     """
     path, member = parts_of(str(location))
@@ -136,12 +137,12 @@ def read_content(location: str | Path) -> bytes | np.ndarray:
 
 
 def open_archive(path: str) -> Any:
-    """The source of an archive, indexed once in each process: an instance of a class of :data:`SOURCES`.
+    """Source of an archive: an instance of a class in :data:`SOURCES`, created once in each process.
 
     Raises
     ------
-    FileNotFoundError : there is none.
-    Unreadable : it is damaged, or cannot be opened.
+    FileNotFoundError : the archive does not exist.
+    Unreadable : the archive is damaged, or cannot be opened.
     MissingExtra : a package that the archive or the storage needs is not installed.
     """
     try:
@@ -154,18 +155,18 @@ def open_archive(path: str) -> Any:
 
 
 def open_file(path: str) -> BinaryIO:
-    """A file here or on remote storage as a stream.
+    """Stream of a local or remote file.
 
     Raises
     ------
-    FileNotFoundError : there is none.
-    Unreadable : it cannot be opened.
+    FileNotFoundError : the file does not exist.
+    Unreadable : the file cannot be opened.
     """
     return File(path).stream()
 
 
 class _Archive:
-    """An archive, opened and indexed when a member is asked for; a damaged one is not tried again."""
+    """An archive, which is opened and indexed when its first member is read; a damaged one is opened only once."""
 
     def __init__(self, path: str) -> None:
         self._path, self._name = path, path.rpartition("/")[2]
@@ -180,7 +181,7 @@ class _Archive:
         except KeyError:
             raise FileNotFoundError(f"no such member of {self._name}") from None
         except Unavailable:
-            self._source = None  # its state may be of no use any more
+            self._source = None  # its state may be wrong; the next call opens the archive again
             raise
         except (Ig3dError, Unreadable):
             raise
@@ -225,7 +226,7 @@ _OPENING = Lock()
 
 def _archive(path: str) -> _Archive:
     version = stamp(path)
-    with _OPENING:  # or several threads would index it
+    with _OPENING:  # otherwise several threads would index it
         return _open(path, version)
 
 

@@ -1,7 +1,7 @@
-"""Files here and on remote storage, read by position: several threads read one file at once.
+"""Local and remote files that are read by position, also by several threads at once.
 
-A file that cannot be read is :class:`Unreadable` where that is the file's fault, and :class:`Unavailable` where the
-machine, the network or the storage did not give its bytes.
+Errors are :class:`Unreadable` if the file is the cause, and :class:`Unavailable` if the machine, the network or the
+storage is.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from ...errors import Ig3dError
 from .remote import is_remote, open_remote, read_remote
 
-# A larger file or member is no image: it would only fill the memory.
+# Larger files and members are refused: they are no images and would fill the memory.
 MAX_BYTES = 1 << 29
 # Error numbers that concern the path; all others concern the machine or the storage at that moment.
 _OF_THE_PATH = (errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
@@ -28,7 +28,7 @@ class Unreadable(Exception):
 
 
 class Unavailable(Unreadable):
-    """An image that could not be read for a reason outside of its file: it may be read another time."""
+    """An image that could not be read for a reason outside of its file; another attempt may succeed."""
 
 
 class File:
@@ -36,19 +36,20 @@ class File:
 
     Parameters
     ----------
-    path : path, or address with a scheme
+    path : str
+        Path, or address with a scheme.
 
     Attributes
     ----------
     name : str
-        Its last part; begins messages.
+        Last part of the path; messages begin with it.
     size : int
-        Bytes.
+        Size in bytes.
 
     Raises
     ------
-    FileNotFoundError : there is none.
-    Unreadable : it cannot be opened.
+    FileNotFoundError : the file does not exist.
+    Unreadable : the file cannot be opened.
     """
 
     def __init__(self, path: str) -> None:
@@ -68,7 +69,7 @@ class File:
 
         Raises
         ------
-        Unavailable : they did not come.
+        Unavailable : the bytes could not be read.
         """
         length = min(length, self.size - start)  # a damaged index may point anywhere
         if start < 0 or length <= 0:
@@ -83,7 +84,7 @@ class File:
             raise Unavailable(f"{self.name} could not be read: {reason_of(exc)}") from exc
 
     def stream(self) -> BinaryIO:
-        """The file for a library that reads on from a position; each stream has another."""
+        """A stream with its own position, for libraries that read files."""
         return io.BufferedReader(_Stream(self))
 
     def __del__(self) -> None:
@@ -93,7 +94,7 @@ class File:
 
 def _pread(descriptor: int, start: int, length: int) -> bytes:
     content = os.pread(descriptor, length, start)
-    while len(content) < length:  # some storage gives less at a time
+    while len(content) < length:  # a call may return fewer bytes
         more = os.pread(descriptor, length - len(content), start + len(content))
         if not more:
             break
@@ -102,7 +103,7 @@ def _pread(descriptor: int, start: int, length: int) -> bytes:
 
 
 class _Stream(io.RawIOBase):
-    """A position in a file. Libraries take an ``OSError`` for damage (zipfile: no zip), not :class:`Unavailable`."""
+    """Stream of a :class:`File`. Its errors are not ``OSError``, which libraries such as zipfile take for damage."""
 
     def __init__(self, file: File) -> None:
         self._file, self._position = file, 0
@@ -128,13 +129,13 @@ class _Stream(io.RawIOBase):
 
 
 def read_file(path: str) -> bytes:
-    """The bytes of one file.
+    """Content of a file.
 
     Raises
     ------
-    FileNotFoundError : there is none.
-    Unreadable : it is absurdly large, or a device, a pipe or a socket.
-    OSError : it cannot be read.
+    FileNotFoundError : the file does not exist.
+    Unreadable : the file is larger than :data:`MAX_BYTES`, or is a device, a pipe or a socket.
+    OSError : the file cannot be read.
     """
     if is_remote(path):
         return read_remote(path)
@@ -145,11 +146,11 @@ def read_file(path: str) -> bytes:
 
 
 def stamp(path: str) -> tuple[int, int]:
-    """Time and size of a local file, by which a changed one is recognised; (0, 0) of a remote one.
+    """Time of change (ns) and size (bytes) of a local file, which show whether it has changed; (0, 0) if remote.
 
     Raises
     ------
-    FileNotFoundError : there is none.
+    FileNotFoundError : the file does not exist.
     """
     if is_remote(path):
         return 0, 0
@@ -161,7 +162,7 @@ def stamp(path: str) -> tuple[int, int]:
 
 
 def unread(exc: Exception, name: str = "") -> Unreadable:
-    """Error for a file that could not be opened: its own fault, or that of the moment."""
+    """Unreadable, or Unavailable if the cause of an error is not the file."""
     if (
         isinstance(exc, IsADirectoryError | NotADirectoryError)  # drivers raise these without a number
         or getattr(exc, "errno", None) in _OF_THE_PATH

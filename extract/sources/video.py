@@ -1,8 +1,8 @@
-"""Frames of a video, decoded in order by PyAV (libav): ``clip.mp4#000123`` is the frame with the number 123, from 0.
+"""Frames of a video, decoded in order by PyAV (libav): ``clip.mp4#000123`` is frame 123, counted from 0.
 
-Frames are numbered in the order in which they are shown. Their number is found by their time stamp, so a frame is the
-same one whether decoding began at the start of the file or at a key frame in the middle. Files whose time stamps are
-absent or out of order (some AVI files) are decoded from the start, and their frames counted.
+Frames are numbered in the order in which they are shown. The number of a decoded frame follows from its time stamp, so
+that it does not depend on the key frame at which decoding began. Files without time stamps or with time stamps out of
+order (some AVI files) are decoded from the start, and their frames are counted.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 # Time stamps are rounded to milliseconds in some files.
 _TOLERANCE = 1e-3
-# Formats in which time stamps of packets are those of their frames; in others this is checked.
+# Formats in which the time stamps of packets are those of their frames; in other formats this is checked.
 _TRUSTED = ("mov", "matroska")
-# Frames that are decoded first, to see whether time stamps of packets and of frames agree.
+# Number of frames that are decoded to check whether the time stamps of packets and frames agree.
 _CHECKED = 24
-# Decoded frames that are kept, for threads that ask for neighbours in another order: bytes, and frames at least.
+# Size in bytes, and smallest number, of the decoded frames that are kept: threads may read frames in another order.
 _KEPT_BYTES, _KEPT = 1 << 26, 8
 
 
@@ -38,9 +38,9 @@ class VideoIndex:
     Attributes
     ----------
     seconds : (n,) float64
-        When each frame is shown, from the first one; NaN where the file has neither time stamps nor a frame rate.
+        Time of each frame from the first one; NaN if the file has neither time stamps nor a frame rate.
     stamps : (n,) int64 or None
-        Time stamps of the frames in ascending order; None where they do not identify a frame.
+        Time stamps of the frames in ascending order, in units of the stream; None if they do not identify a frame.
     keys : (k,) int64
         Numbers of the frames at which decoding can begin.
     announced : int
@@ -57,7 +57,7 @@ class VideoIndex:
 
     @property
     def shortfall(self) -> str:
-        """How much less the file has than its header announces; empty if nothing is missing."""
+        """Text on frames that the header announces and the file does not have; empty if it has all frames."""
         if len(self) < self.announced:
             return f"{len(self)} of {self.announced} frames"
         end = float(self.seconds[-1])
@@ -69,11 +69,11 @@ class VideoIndex:
         return len(self.seconds)
 
     def member(self, number: int) -> str:
-        """Number of a frame with leading zeros: one width in a video, so that ids are in its order."""
+        """Number of a frame with leading zeros, so that the order of ids is that of the frames."""
         return f"{number:0{max(6, len(str(len(self) - 1)))}d}"
 
     def at_rate(self, fps: float | None) -> np.ndarray:
-        """Numbers of the frames that are first in their period of ``1 / fps`` seconds; all for None.
+        """(k,) int: numbers of the first frames in each period of ``1 / fps`` seconds; of all frames if it is None.
 
         Raises
         ------
@@ -88,16 +88,17 @@ class VideoIndex:
 
 
 def read_index(path: str) -> VideoIndex:
-    """Number the frames of a video.
+    """Index of the frames of a video.
 
     Parameters
     ----------
-    path : path or address of the file
+    path : str
+        Path or address of the file.
 
     Raises
     ------
-    FileNotFoundError : there is none.
-    Unreadable : it is damaged, or has no frames.
+    FileNotFoundError : the file does not exist.
+    Unreadable : the file is damaged, or has no frames.
     MissingExtra : PyAV is not installed.
     """
     try:
@@ -109,7 +110,7 @@ def read_index(path: str) -> VideoIndex:
 
 
 class VideoFrames:
-    """Frames of one video; reading them in ascending order decodes each frame once.
+    """Source of the frames of one video. Frames that are read in ascending order are decoded once.
 
     Parameters
     ----------
@@ -130,11 +131,12 @@ class VideoFrames:
         return len(self._index)
 
     def read(self, member: str) -> np.ndarray:
-        """(H, W, 3) uint8 RGB of a frame, upright.
+        """(H, W, 3) uint8 RGB pixels of a frame, rotated as the file requires.
 
         Parameters
         ----------
-        member : number of the frame, from 0
+        member : str
+            Number of the frame, from 0.
         """
         number = int(member)
         if not 0 <= number < len(self):
@@ -149,13 +151,13 @@ class VideoFrames:
         return _pixels(frame, self._aspect)
 
     def release(self) -> None:
-        """Free decoder and frames; reading goes on from a key frame."""
+        """Free the decoder and the frames in memory; the next frame is decoded from a key frame on."""
         with self._lock:
             self._kept.clear()
             self._decoder, self._next = self._decode(0), 0
 
     def _frame(self, number: int) -> Any:
-        """The frame, decoded: from those kept, or onwards, or from the nearest key frame before it."""
+        """The decoded frame: from memory, or by decoding further, or from the nearest key frame before it."""
         if number in self._kept:
             return self._kept[number]
         key = self._key_before(number)
@@ -163,7 +165,7 @@ class VideoFrames:
             self._decoder, self._next = self._decode(key), key
         frame, first = self._until(number)
         if frame is None and key and not 0 <= first <= number:
-            # seeking went too far, as in some MPEG files: begin at the start
+            # seeking went too far, as in some MPEG files: decode from the start
             self._decoder, self._next = self._decode(0), 0
             frame, _ = self._until(number)
         if frame is None:
@@ -171,15 +173,15 @@ class VideoFrames:
         return frame
 
     def _until(self, number: int) -> tuple[Any, int]:
-        """Decode up to a frame: the frame, None where it does not come; and the number of the first one decoded."""
+        """Decode up to a frame; returns it (None if it is missing), and the number of the first decoded frame."""
         first = -1
-        for here, frame in self._decoder:
-            first = here if first < 0 else first
-            self._next = here + 1
-            self._kept[here] = frame
+        for decoded, frame in self._decoder:
+            first = decoded if first < 0 else first
+            self._next = decoded + 1
+            self._kept[decoded] = frame
             while len(self._kept) > max(_KEPT, _KEPT_BYTES // (2 * frame.width * frame.height)):
                 self._kept.popitem(last=False)
-            if here >= number:
+            if decoded >= number:
                 break
         else:
             self._next = len(self)
@@ -192,7 +194,7 @@ class VideoFrames:
         return int(self._index.keys[place]) if place >= 0 else 0
 
     def _decode(self, start: int) -> Iterator[tuple[int, Any]]:
-        """Number and frame, from a key frame on; damaged packets are passed over."""
+        """Numbers and frames from a key frame on; damaged packets are skipped."""
         stamps = self._index.stamps
         with _opened(self._file) as container:
             stream = _stream(container, self._file.name)
@@ -219,7 +221,7 @@ class VideoFrames:
             for frame in _frames(container, _stream(container, self._file.name)):
                 if place >= min(_CHECKED, len(stamps)):
                     break
-                # frames may be lost, but never out of order
+                # frames may be missing, but not out of order
                 here = -1 if frame.pts is None else int(np.searchsorted(stamps, frame.pts))
                 if here < place or here >= len(stamps) or stamps[here] != frame.pts:
                     return False
@@ -227,14 +229,14 @@ class VideoFrames:
         return True
 
 
-# Videos whose decoder and frames are held; several, as threads read across the end of a video.
+# Number of videos with a decoder and frames in memory: several, because threads may read two videos at a time.
 _MAX_ACTIVE = 3
 _active: OrderedDict[int, VideoFrames] = OrderedDict()
 _activating = Lock()
 
 
 def _make_active(video: VideoFrames) -> None:
-    """Free the decoder of the video that was read longest ago."""
+    """Register a video that is read, and free the decoder of the one that was not read for the longest time."""
     oldest = None
     with _activating:
         _active[id(video)] = video
@@ -266,7 +268,7 @@ def _pyav_version() -> int:
 
 
 def _stream(container: av.container.InputContainer, name: str) -> av.VideoStream:
-    # a picture of the cover is a video stream too
+    # a cover picture is also a video stream
     streams = [
         stream
         for stream in container.streams.video
@@ -304,7 +306,7 @@ def _index(container: av.container.InputContainer, stream: av.VideoStream, name:
 
 
 def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[Any]:
-    """Packets up to the end of the file, or to where it is cut short."""
+    """Packets up to the end of the file or to its first damage."""
     import av
 
     try:
@@ -314,7 +316,7 @@ def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> 
 
 
 def _frames(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[Any]:
-    """Decoded frames in the order in which they are shown; packets that cannot be decoded are passed over."""
+    """Decoded frames in the order in which they are shown; packets that cannot be decoded are skipped."""
     import av
 
     for packet in _packets(container, stream):
@@ -326,7 +328,7 @@ def _frames(container: av.container.InputContainer, stream: av.VideoStream) -> I
 
 
 def _pixels(frame: Any, aspect: float) -> np.ndarray:
-    """(H, W, 3) uint8 RGB as a player shows the frame: square pixels, rotated by the angle in the file."""
+    """(H, W, 3) uint8 RGB of a frame with square pixels, rotated by the angle in the file."""
     width = max(1, round(frame.width * aspect)) if 0.1 < aspect < 10 else frame.width
     # from 17 on, the conversion starts a thread per core for each frame, unless one is asked for
     threads = {"threads": 1} if _pyav_version() >= 17 else {}
