@@ -143,8 +143,8 @@ class FuseConfig:
             if unknown or not rules:
                 problem = f"unknown rule {', '.join(unknown)}" if unknown else "no rule is named"
                 raise UsageError(f"{option}: {problem}; choose among {', '.join(names())}, or module:Class")
-        asked = (*self.rules, *([] if self.primary is None else [self.primary]))
-        object.__setattr__(self, "rules", tuple(dict.fromkeys(asked)))
+        rules = (*self.rules, *([] if self.primary is None else [self.primary]))
+        object.__setattr__(self, "rules", tuple(dict.fromkeys(rules)))
 
     def objective_for(self, task: str) -> str:
         """The objective, checked against the task.

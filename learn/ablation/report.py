@@ -39,7 +39,7 @@ def print_study(result: StudyResult, console: Console) -> None:
     """Print a table of all cells, a table of the differences of the rule, failed cells and warnings."""
     table = table_of(result)
     print_lines([f"- {line}" for line in table.remarks], console)
-    failed = [f"{of.cell.name}: not run: {of.error}" for of in result.failed]
+    failed = [f"{cell.cell.name}: not run: {cell.error}" for cell in result.failed]
     print_tables(_tables(result, table), [*failed, *table.warnings, _legend(table)], console)
 
 
@@ -86,8 +86,12 @@ def _record(result: StudyResult, table: StudyTable, folder: Path, command: str) 
         "rule": table.rule,
         "reference": dict(study.cells[study.reference_cell].labels),
         "cells": [
-            {"labels": dict(of.cell.labels), "folder": os.path.relpath(of.folder, folder), "error": of.error}
-            for of in result.cells
+            {
+                "labels": dict(cell.cell.labels),
+                "folder": os.path.relpath(cell.folder, folder),
+                "error": cell.error,
+            }
+            for cell in result.cells
         ],
         "remarks": list(table.remarks),
         "warnings": list(table.warnings),
@@ -105,8 +109,8 @@ def _tables(result: StudyResult, table: StudyTable) -> list[Table]:
     )
     for rule in table.rules:
         figures.add_column(rule, justify="right", no_wrap=True)
-    for position, of in enumerate(result.cells):
-        labels = list(of.cell.labels.values()) or ["–"]
+    for position, cell in enumerate(result.cells):
+        labels = list(cell.cell.labels.values()) or ["–"]
         figures.add_row(*labels, *(_cell(table, position, rule) for rule in table.rules))
     if table.rule is None:
         return [figures]
@@ -114,10 +118,12 @@ def _tables(result: StudyResult, table: StudyTable) -> list[Table]:
     differences = new_table(f"Differences of {table.rule}", *factors)
     for column in columns:
         differences.add_column(column.head, no_wrap=True)
-    for position, of in enumerate(result.cells):
-        found = [column.of(position) for column in columns]
-        cells = [bounds(figure, table.metric) + stars(figure, table.metric) for figure in found]
-        differences.add_row(*(list(of.cell.labels.values()) or ["–"]), *cells)
+    for position, cell in enumerate(result.cells):
+        cells = [
+            bounds(figure, table.metric) + stars(figure, table.metric)
+            for figure in (column.difference(position) for column in columns)
+        ]
+        differences.add_row(*(list(cell.cell.labels.values()) or ["–"]), *cells)
     return [figures, differences]
 
 
@@ -126,7 +132,7 @@ class Column:
     """A column of differences of the study's rule: heading, and function (position of a cell) -> difference."""
 
     head: str
-    of: Callable[[int], Figure | None]
+    difference: Callable[[int], Figure | None]
 
 
 def difference_columns(result: StudyResult, table: StudyTable) -> list[Column]:
@@ -149,7 +155,9 @@ def difference_columns(result: StudyResult, table: StudyTable) -> list[Column]:
             Column(f"to {study.cells[reference_cell].name}", partial(of_rule, versus_cell=reference_cell))
         )
     positions = range(len(result.cells))
-    return [column for column in columns if any(column.of(position) is not None for position in positions)]
+    return [
+        column for column in columns if any(column.difference(position) is not None for position in positions)
+    ]
 
 
 def _cell(table: StudyTable, position: int, rule: str) -> str:
@@ -191,9 +199,13 @@ def figures_csv(result: StudyResult, table: StudyTable) -> str:
     figures = table.figures.drop(columns=["label", "repeat"]).assign(error="")
     names = factor_columns(result)
     failed = [
-        {"cell": position, "error": of.error, **{c: of.cell.labels[name] for c, name in names.items()}}
-        for position, of in enumerate(result.cells)
-        if of.error
+        {
+            "cell": position,
+            "error": cell.error,
+            **{column: cell.cell.labels[name] for column, name in names.items()},
+        }
+        for position, cell in enumerate(result.cells)
+        if cell.error
     ]
     if failed:
         figures = pd.concat([figures, pd.DataFrame(failed)], ignore_index=True)
@@ -232,7 +244,9 @@ def table_tex(result: StudyResult, table: StudyTable) -> str:
     if compared:
         lines = [
             _tex_line(
-                result, position, [_tex_difference(column.of(position), table.metric) for column in compared]
+                result,
+                position,
+                [_tex_difference(column.difference(position), table.metric) for column in compared],
             )
             for position in range(len(result.cells))
         ]

@@ -68,8 +68,8 @@ class Best(Rule):
     ) -> np.ndarray:
         """(n, k) out-of-fold predictions of a rule."""
         values = np.empty(columns.scores_2d.shape)
-        for held in range(_INNER_FOLDS):
-            inside, outside = fold != held, fold == held
+        for number in range(_INNER_FOLDS):
+            inside, outside = fold != number, fold == number
             fitted = clone(rule).fit(
                 columns.take(inside), y[inside], groups=None if groups is None else groups[inside]
             )

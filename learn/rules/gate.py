@@ -100,16 +100,17 @@ class Gate(Rule):
     def _choose(
         self, z: np.ndarray, two: np.ndarray, three: np.ndarray, y: np.ndarray, groups: np.ndarray | None
     ) -> float:
+        """The penalty with the smallest loss on held-out rows of inner folds."""
         fold = inner_folds(y, self.task, groups, _INNER_FOLDS, self.random_state)
         if fold is None:
             return _PENALTIES[0]
         losses = np.zeros(len(_PENALTIES))
-        for held in range(_INNER_FOLDS):
-            rows, out = fold != held, fold == held
+        for number in range(_INNER_FOLDS):
+            inside, outside = fold != number, fold == number
             for index, penalty in enumerate(_PENALTIES):
-                coefficients = self._descend(z[rows], two[rows], three[rows], y[rows], penalty)
-                loss = self._loss(two[out], three[out], y[out])
-                losses[index] += out.sum() * loss(expit(_logits(z[out], coefficients)))[0]
+                coefficients = self._descend(z[inside], two[inside], three[inside], y[inside], penalty)
+                loss = self._loss(two[outside], three[outside], y[outside])
+                losses[index] += outside.sum() * loss(expit(_logits(z[outside], coefficients)))[0]
         return _PENALTIES[int(np.argmin(losses))]
 
     def _descend(

@@ -52,6 +52,6 @@ def inner_folds(
     if len(np.unique(groups)) < 2 * folds:
         return None
     fold = folds_of(strata_of(y, task), groups, folds, seed)
-    if task == "classes" and any(len(np.unique(y[fold != held])) < 2 for held in range(folds)):
+    if task == "classes" and any(len(np.unique(y[fold != number])) < 2 for number in range(folds)):
         return None
     return fold

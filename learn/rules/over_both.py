@@ -48,8 +48,8 @@ class OverBoth(Rule):
         fold = inner_folds(y, task, groups, _INNER_FOLDS, self.random_state)
         stacked = self.stack_.apply(both)
         if fold is not None:
-            for held in range(_INNER_FOLDS):
-                inside, outside = fold != held, fold == held
+            for number in range(_INNER_FOLDS):
+                inside, outside = fold != number, fold == number
                 part = clone(self.stack).fit(
                     both.take(inside), y[inside], groups=None if groups is None else groups[inside]
                 )

@@ -170,9 +170,8 @@ class Stack(Rule):
                 _RECALIBRATED[key] = attributes
                 if len(_RECALIBRATED) > _CACHE_SIZE:
                     del _RECALIBRATED[next(iter(_RECALIBRATED))]
-        self.__dict__ |= deepcopy(
-            attributes
-        )  # copies, because model files depend on whether arrays are shared
+        # Copies, because model files depend on whether arrays are shared.
+        self.__dict__ |= deepcopy(attributes)
         return self
 
     def _fit(self, columns: Columns, y: np.ndarray, groups: np.ndarray | None) -> Stack:
@@ -257,8 +256,8 @@ class Stack(Rule):
         losses = np.zeros((len(options), len(y)))
         designs = [self._weighted(features, weight_3d, code_weight) for _, weight_3d, code_weight in options]
         weights = row_weights(y, self.task, self.objective)
-        for held in range(_INNER_FOLDS):
-            outside, solved = fold == held, None
+        for number in range(_INNER_FOLDS):
+            outside, solved = fold == number, None
             inside = ~outside
             for index, (x, (penalty, *_)) in enumerate(zip(designs, options, strict=True)):
                 if solved is not None and len(solved[1]) != x.shape[1] + 1:

@@ -14,7 +14,7 @@ from .objective import cost_of, row_weights
 from .solver import minimised
 
 _WEIGHTS = np.linspace(0, 1, 101)
-# Penalty that shrinks weights of classes towards the common weight; its unit is a row.
+# Penalty that shrinks the weights of the classes towards the common weight; its unit is a row.
 _PULL = 5.0
 
 
@@ -34,7 +34,7 @@ class Weighted(Rule):
     Attributes
     ----------
     w_ : (1,) or (k,) float64
-        Weight of the 3D predictions. Among equally good ones, that with the smallest log loss is chosen (classes).
+        Weight of the 3D predictions. Of equally good weights, that with the smallest log loss is chosen (classes).
     """
 
     repeated = True
@@ -67,6 +67,7 @@ class Weighted(Rule):
         return self
 
     def _scan(self, two: np.ndarray, three: np.ndarray, y: np.ndarray) -> float:
+        """The common weight with the smallest cost."""
         costs = [
             cost_of(self._blend(two, three, np.array([w])), y, self.task, self.objective) for w in _WEIGHTS
         ]
