@@ -272,6 +272,9 @@ def test_the_best_head_is_named_and_not_the_first(result):
     assert found["primary"] is None and found["effect"] is None
     (best,) = coded(found, "best_head")
     assert best["head"] == "mlp" and [of["versus"] for of in best["comparisons"]] == ["prior", "gbm"]
+    tested = shown.figures["p_adjusted"].notna() & shown.figures["repeat"].isna()
+    text = f"{tested.sum()} differences of heads to the references in accuracy, balanced accuracy, macro-F1, log loss"
+    assert text in View(run_of(shown)).family
     assert sentences(shown)[0].startswith(
         "The head mlp, the best of 2 heads on the reported rows, raises accuracy by "
     )

@@ -97,6 +97,13 @@ def test_the_paragraph_names_groups_and_tests():
     assert "bootstrap over 60 groups" in grouped and "McNemar" not in grouped
 
 
+def test_the_code_blocks_and_their_widths_are_named(result):
+    sources = {"3d_regressor": "facemesh", "3d_blocks": "expression 30, pose 3"}
+    text = "the full set of code blocks of facemesh (columns: expression 30, pose 3), fitted once"
+    assert text in paragraph(replace(result, sources=sources))
+    assert "the full set of code blocks, fitted once" in paragraph(result)
+
+
 def test_the_rows_of_the_head_follow_the_case(result):
     fits = {
         "heads": [{"fitted_on": {"rows": rows}} for rows in (90, 140, 150)],
