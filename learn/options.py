@@ -1,6 +1,6 @@
-"""Options that are declared once: a field or constructor parameter, its type, and its entry in the docstring.
+"""Read the declarations of options: fields or constructor parameters, their types, and their docstring entries.
 
-Command-line options, study files, checks and the tables in docs are made from these declarations. An option is a field
+Command-line options, study files, checks and the tables in docs use these declarations. An option is a field
 of a configuration (:class:`ig3d.learn.config.FuseConfig`), or a keyword-only parameter of a fusion rule.
 """
 
@@ -21,7 +21,7 @@ _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "o
 
 @dataclass(frozen=True, slots=True)
 class Between:
-    """Least and greatest value of a number, in an annotation: ``Annotated[int, Between(2, 1000)]``."""
+    """Range of a number, for an annotation such as ``Annotated[int, Between(2, 1000)]``; ``most`` None is no limit."""
 
     least: int
     most: int | None = None
@@ -36,11 +36,11 @@ class Option:
     parameter : name in Python
     name : name on the command line and in study files
     kind : bool, int, float, str, or tuple for a list of texts
-    default : value where the option is not set
-    optional : whether None is a value
+    default : value if the option is not set
+    optional : whether None is allowed
     choices : allowed values; empty if any value is allowed
-    between : least and greatest value of a number; None if any value is allowed
-    help : its entry in the docstring
+    between : range of a number; None if any value is allowed
+    help : entry of the option in the docstring
     """
 
     parameter: str
@@ -64,7 +64,7 @@ class Option:
         if self.kind is tuple:
             return self._texts(value)
         if self.kind is int and isinstance(value, Integral) and not isinstance(value, bool):
-            value = int(value)  # also of NumPy
+            value = int(value)  # for integers of NumPy
         if self.kind is float and isinstance(value, Real) and not isinstance(value, bool):
             value = float(value)
         if type(value) is not self.kind:
@@ -82,7 +82,7 @@ class Option:
             raise UsageError(f"{self.name}: expected {wanted}, got {shorten(str(value))}")
 
     def parsed(self, text: str) -> Any:
-        """The value that a text of the command line names, checked.
+        """The value of a text of the command line, checked.
 
         Raises
         ------
@@ -109,15 +109,15 @@ def options_of(kind: type, *, skip: Iterable[str] = (), prefix: str = "") -> tup
     Parameters
     ----------
     kind : class with a numpydoc docstring; of a dataclass, its fields are the parameters
-    skip : parameters that are no options
-    prefix : put before the name, which then keeps its underscores: ``stack.``
+    skip : names of parameters that are not options
+    prefix : prefix of the names, such as ``stack.``; with a prefix, names keep their underscores
     """
     declared: Any = kind
     if not hasattr(kind, "__dataclass_fields__"):
         declared = declared.__init__
     hints = get_type_hints(declared, include_extras=True)
     texts = entries_of(inspect.getdoc(kind) or "")
-    found = []
+    options = []
     for name, parameter in inspect.signature(kind).parameters.items():
         if name in skip or name not in hints:
             continue
@@ -129,7 +129,7 @@ def options_of(kind: type, *, skip: Iterable[str] = (), prefix: str = "") -> tup
             hint, *extras = get_args(hint)
             between = next((extra for extra in extras if isinstance(extra, Between)), None)
         literal = get_origin(hint) is Literal
-        found.append(
+        options.append(
             Option(
                 parameter=name,
                 name=f"{prefix}{name}" if prefix else name.replace("two_d", "2d").replace("_", "-"),
@@ -141,7 +141,7 @@ def options_of(kind: type, *, skip: Iterable[str] = (), prefix: str = "") -> tup
                 help=texts.get(name, ""),
             )
         )
-    return tuple(found)
+    return tuple(options)
 
 
 def entries_of(docstring: str) -> dict[str, str]:
