@@ -1,8 +1,7 @@
-"""Codes that people already have, made into a store: JSON per image, EMOCA's folders of .npy, CSV columns.
+"""Import codes of other programs into a store: a JSON file per image, EMOCA's folders of .npy files, CSV columns.
 
-Each source is a function from the samples to ``row -> block -> values``; rows that it has nothing for keep their
-place, with the status of an exported table, else ``failed``. Codes are joined to a dataset by id or file name,
-never by order.
+Each source is a function from the samples to ``row -> block -> values``. A row without codes gets the status that an
+exported table has for it, else ``failed``. Codes are aligned with the samples by id or file name, never by order.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from .import_table import Found, read_code_table, share_words
 from .regressors import REGRESSORS, find_regressor
 
 FLAME = "flame-2020"
-# SMIRK's names, as If3d's script writes them, and EMOCA's; each with where its numbers go.
+# Names in the files of SMIRK (as If3d's script writes them) and of EMOCA -> blocks that get the numbers.
 _SMIRK = {
     "pose_params": ("pose",),
     "cam": ("camera",),
@@ -43,14 +42,14 @@ _EMOCA = {
     "lightcode": ("light",),
     "detail": ("detail",),
 }
-# EMICA's in inferno: the pose of EMOCA in two files, 100 expression and 300 shape codes.
+# Names in the files of EMICA (inferno): as EMOCA's, with two files for the pose.
 _EMICA = {
     **{key: targets for key, targets in _EMOCA.items() if key not in ("pose", "detail")},
     "globalpose": ("pose",),
     "jawpose": ("jaw",),
 }
-# A row that a source does not have.
-_NOTHING = (Status.failed, "no codes in the source")
+# Status and message of a row without codes in the source.
+_NO_CODES = (Status.failed, "no codes in the source")
 _UNITS = {"pose": "rad", "jaw": "rad"}
 _FLAME_BLOCKS = frozenset({"expression", "shape", "pose", "jaw"})
 
@@ -64,26 +63,29 @@ def import_codes(
     columns: str | None = None,
     notify: Callable[[str], None] | None = None,
 ) -> dict[str, int]:
-    """Make a store of codes that lie in files.
+    """Write a store of codes that another program has computed.
 
     Parameters
     ----------
     listing : Listing
-    kind : ``smirk-json``, ``emoca-npy``, ``emica-npy`` (inferno) or ``csv``
-    source : folder of the files, or the table
+    kind : {"smirk-json", "emoca-npy", "emica-npy", "csv"}
+        Format of the source; ``emica-npy`` is that of inferno.
+    source : path of the folder of the files, or of the table
     out : path of the store
     columns : str, optional
-        Of a CSV without block names: ``expression:50,pose:3,jaw:3``, the numeric columns in order.
+        Blocks and widths of the numeric columns of a table, in order, if their names do not contain the block:
+        ``expression:50,pose:3,jaw:3``.
     notify : function of a line of text, optional
+        Called with notes on the alignment.
 
     Returns
     -------
-    status name -> rows
+    dict of status name to number of rows
 
     Raises
     ------
-    UsageError : no such kind.
-    DatasetError : nothing there fits the dataset, or widths differ between rows.
+    UsageError : there is no such kind.
+    DatasetError : the source does not exist or has no codes for the samples, or widths differ between rows.
     """
     if kind not in SOURCES:
         raise UsageError(f"import: unknown source {kind!r}; use --from {', '.join(SOURCES)}")
@@ -124,7 +126,7 @@ def import_codes(
 
 
 def _blocks(found: Found) -> dict[str, Block]:
-    """The blocks that all rows have, with their one width."""
+    """Blocks of the codes; each must be in all rows, with the same width."""
     widths: dict[str, Counter[int]] = {}
     for codes in found.codes.values():
         for name, values in codes.items():
@@ -149,7 +151,7 @@ def _blocks(found: Found) -> dict[str, Block]:
 
 
 def _sets(regressor: str, blocks: dict[str, Block]) -> dict[str, list[str]]:
-    """Named sets of the regressor whose blocks the source has."""
+    """Named sets of the regressor for which the source has all blocks."""
     declared = find_regressor(regressor).sets if regressor in REGRESSORS else {}
     return {name: list(of) for name, of in declared.items() if set(of) <= set(blocks)}
 
@@ -157,7 +159,7 @@ def _sets(regressor: str, blocks: dict[str, Block]) -> dict[str, list[str]]:
 def _rows(n: int, found: Found, blocks: dict[str, Block]) -> Rows:
     rows = Rows.pending(n, blocks)
     for row in range(n):
-        rows.status[row], rows.message[row] = found.without.get(row, _NOTHING)
+        rows.status[row], rows.message[row] = found.without.get(row, _NO_CODES)
     for row, codes in found.codes.items():
         bad = [name for name, values in codes.items() if not np.isfinite(values).all()]
         if bad:
@@ -170,7 +172,7 @@ def _rows(n: int, found: Found, blocks: dict[str, Block]) -> Rows:
 
 
 def _renamed(record: Mapping[str, np.ndarray], table: Mapping[str, tuple[str, ...]]) -> dict[str, np.ndarray]:
-    """The source's names as block names, in the table's order; EMOCA's pose of six is split in two."""
+    """Codes by block name, in the order of ``table``; EMOCA's pose (6 numbers) is split into pose and jaw."""
     named: dict[str, np.ndarray] = {}
     for key, targets in table.items():
         if key in record:
@@ -180,7 +182,7 @@ def _renamed(record: Mapping[str, np.ndarray], table: Mapping[str, tuple[str, ..
 
 
 def _smirk_json(listing: Listing, source: Path, columns: str | None) -> Found:
-    """``<id>.json`` or ``<path>.json`` under the source, or files of such names in other folders."""
+    """Codes of ``<id>.json`` or ``<path>.json``, in the folder ``source`` or in sub-folders."""
     files = sorted(source.rglob("*.json"))
     names = [file.relative_to(source).as_posix().removesuffix(".json") for file in files]
     alignment = align(names, listing.samples)
@@ -202,8 +204,8 @@ def _smirk_json(listing: Listing, source: Path, columns: str | None) -> Found:
         if named:
             codes[row] = named
         else:
-            known = f"none of the known names among {', '.join(sorted(record)[:6])}"
-            without[row] = Status.failed, f"{path.name}: {known}"
+            problem = f"no known name of codes among {', '.join(sorted(record)[:6])}"
+            without[row] = Status.failed, f"{path.name}: {problem}"
     regressor = "smirk" if keys & set(_SMIRK) - {"cam"} else "emoca"
     notes = (alignment.report("JSON files", listing.dataset), share_words("a JSON file", codes, listing))
     return Found(regressor, codes, notes, without)
@@ -217,20 +219,21 @@ def _folders_of_npy(
     regressor: str,
     table: Mapping[str, tuple[str, ...]],
 ) -> Found:
-    """EMOCA's and inferno's folders ``<stem>00/exp.npy`` ...; the stem is the file's name up to its first dot."""
+    """Codes of folders ``<stem>00/exp.npy``, ... of EMOCA or inferno; the stem is the file name up to its first dot."""
     folders: dict[str, list[Path]] = {}
     for path in sorted(source.rglob("exp.npy")):
         folders.setdefault(path.parent.name, []).append(path.parent)
     notes = []
-    # EMOCA's script puts the codes of every picture without a face into a folder named by one character.
+    # EMOCA's script writes the codes of all images without a face to folders with a name of one character
     odd = sorted(name for name in folders if len(name) == 1)
     if odd:
         notes.append(
-            f"folders of one character are left out, they hold pictures without a face: {listed(odd)}"
+            f"folders with names of one character are left out: EMOCA writes images without a face to them "
+            f"({listed(odd)})"
         )
     repeated = sorted(name for name, paths in folders.items() if len(paths) > 1)
     if repeated:
-        notes.append(f"{plural(len(repeated), 'folder')} there more than once left out: {listed(repeated)}")
+        notes.append(f"{plural(len(repeated), 'name')} of several folders left out: {listed(repeated)}")
     once = [
         paths[0] for name, paths in folders.items() if len(paths) == 1 < len(name) and name.endswith("00")
     ]
@@ -239,7 +242,7 @@ def _folders_of_npy(
     rows, several = find_rows(stems, first_stems)
     collide = sorted(np.array(stems, dtype=str)[several].tolist())
     if collide:
-        notes.append(f"{plural(len(collide), 'stem')} of several pictures left out: {listed(collide)}")
+        notes.append(f"{plural(len(collide), 'name')} of several images left out: {listed(collide)}")
     codes, without = {}, {}
     for folder, row in zip(once, rows.tolist(), strict=True):
         if row < 0:

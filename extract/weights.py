@@ -1,8 +1,8 @@
-"""Finding and checking official weights.
+"""Find and check official weights files.
 
-Regressors and detectors ask :func:`find_weights` for a file by its name in :data:`WEIGHTS_FILES`
-(:mod:`.weights_table`). Only the face networks' file is fetched on first use; the others are added
-(:mod:`.weights_add`) or fetched (:mod:`.weights_fetch`) with ``ig3d weights``.
+Regressors and detectors call :func:`find_weights` with the name of a file in :data:`WEIGHTS_FILES`
+(:mod:`.weights_table`). Only the file ``facemesh`` is fetched on first use; users add (:mod:`.weights_add`) or fetch
+(:mod:`.weights_fetch`) the others with ``ig3d weights``.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ def folders() -> list[Path]:
 
 
 def first_folder() -> Path:
-    """The folder that new files are put into; may not exist.
+    """Folder to which new files are written; may not exist.
 
     Raises
     ------
-    WeightsError : there is none.
+    WeightsError : ``$IG3D_WEIGHTS`` is not set and the user has no home folder.
     """
     for folder in folders():
         if not folder.is_file():
@@ -54,7 +54,7 @@ def first_folder() -> Path:
 
 
 def _torch_cache() -> Path:
-    """The folder in which torch.hub, and so face-alignment, keeps its downloads."""
+    """Folder of the downloads of torch.hub, which face-alignment uses."""
     if not (home := os.environ.get("TORCH_HOME")):
         home = f"{os.environ.get('XDG_CACHE_HOME') or home_folder() / '.cache'}/torch"
     return _expanded(home) / "hub" / "checkpoints"
@@ -65,7 +65,7 @@ def _expanded(folder: str) -> Path:
 
 
 def _searched(entry: WeightsFile) -> list[Path]:
-    """Folders (and files) in which this file is looked for, in order."""
+    """Folders (and files) that are searched for a file, in order."""
     found = folders()
     if entry.torch_cache:
         with suppress(FileNotFoundError):
@@ -85,7 +85,7 @@ def _candidates(entry: WeightsFile) -> Iterator[Path]:
 
 
 def best_checkpoint(path: PurePath) -> tuple[bool, float, str]:
-    """As EMOCA chooses: the detail stage, then the smallest metric behind the last ``=``."""
+    """Sort key by which EMOCA chooses a checkpoint: detail stage first, then the smallest number after the last =."""
     try:
         metric = float(path.stem.rpartition("=")[2])
     except ValueError:
@@ -94,7 +94,7 @@ def best_checkpoint(path: PurePath) -> tuple[bool, float, str]:
 
 
 def locate(name: str | WeightsFile) -> Path | None:
-    """Path of an official file on this machine, None if it is missing; fetches and checks nothing."""
+    """Path of an official file on this machine, or None; the file is neither fetched nor checked."""
     return next((path for path in _candidates(_entry(name)) if path.is_file()), None)
 
 
@@ -119,7 +119,7 @@ def find_weights(name: str | WeightsFile) -> Path:
     Raises
     ------
     WeightsError : the file is missing, changed since its first use, or, for ``facemesh``, not the published file.
-    UsageError : no such name.
+    UsageError : there is no file of this name.
     """
     entry = _entry(name)
     path = locate(entry)
@@ -144,7 +144,7 @@ def find_weights(name: str | WeightsFile) -> Path:
 
 
 def missing(entry: WeightsFile) -> str:
-    """The start of the message about a file that is nowhere."""
+    """Beginning of the message about a missing file: its name and the folders that were searched."""
     searched = " or ".join(map(str, _searched(entry))) or f"${VARIABLE}"
     hashed = f" (sha256 {entry.sha256}{'...' if len(entry.sha256) < 64 else ''})" if entry.sha256 else ""
     return f"{entry.name}: found no {entry.target}{hashed} in {searched}"
@@ -199,7 +199,7 @@ def check_weights(name: str) -> Status:
 
 
 def weights_sha256(path: Path) -> str:
-    """SHA-256 of a weights file; read from the record beside it while size and time of change are the same."""
+    """SHA-256 of a weights file; from the record beside it if size and time of change agree with it."""
     return digests(path)[0]
 
 
@@ -216,7 +216,7 @@ def _changed(name: str, path: Path, recorded: str, digest: str) -> str:
 
 
 def digests(path: Path) -> tuple[str, str | None]:
-    """The file's hash now, and the recorded one (None on first use, which records it)."""
+    """Current and recorded SHA-256 of a file; on first use the recorded one is None, and is then written."""
     record = _read_record(path)
     try:
         stat = path.stat()
