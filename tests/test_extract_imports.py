@@ -101,7 +101,7 @@ def test_emoca_folders_with_their_traps(tmp_path: Path, samples: Listing) -> Non
     lines: list[str] = []
     counts = import_codes(samples, "emoca-npy", tmp_path / "out", tmp_path / "a.h5", notify=lines.append)
     assert counts == {"ok": 3, "failed": 3}
-    assert any("one character are left out" in line and line.endswith(": 4") for line in lines)
+    assert any("one character are left out" in line and line.endswith("(4)") for line in lines)
     assert any("1 name of several images left out" in line and "5" in line for line in lines)
     with CodeStore(tmp_path / "a.h5") as store:
         assert np.allclose(store.codes("jaw")[row(store, "sad/3")], records["300"]["pose"][3:])
