@@ -72,7 +72,7 @@ class Compiled:
     ) -> None:
         name = f"{_hashed(key)}-{batch}-{threads}.blob"
         settings = {**_SETTINGS, "INFERENCE_NUM_THREADS": threads}
-        core = openvino.Core()
+        core = _core()
         compiled = self._from_cache(core, name, settings)
         if compiled is None:
             with _locked(name):  # if several workers start together, one compiles and the others wait
@@ -101,6 +101,17 @@ class Compiled:
         arrays = [np.ascontiguousarray(array) for array in inputs]
         results = self._request.infer(arrays, share_inputs=True, share_outputs=True)
         return [np.array(results[number]) for number in range(len(results))]
+
+
+@cache
+def _core() -> openvino.Core:
+    """The OpenVINO runtime, created once in a process.
+
+    Its CPU plugin sets the signal stack of the thread, and at its end restores the one before. If several are created
+    and end in another order, the restored stack has been freed, and the next signal, such as that of a child process
+    that ends, kills this process.
+    """
+    return openvino.Core()
 
 
 @contextmanager
@@ -162,7 +173,7 @@ def converted(
     # and later ones
     middle = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES].tobytes(), "little")
     weights = openvino.Tensor(content[middle:].copy())
-    model = openvino.Core().read_model(content[_LENGTH_BYTES:middle].tobytes(), weights)
+    model = _core().read_model(content[_LENGTH_BYTES:middle].tobytes(), weights)
     shapes = [[batch, *array.shape[1:]] for array in examples]
     model.reshape(dict(zip(model.inputs, shapes, strict=True)))
     return model

@@ -403,3 +403,19 @@ def test_openvino_is_imported_without_its_telemetry() -> None:
     code = "import sys, ig3d.extract.engine, openvino; print('openvino_telemetry.main' in sys.modules)"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "False"
+
+
+def test_a_signal_after_networks_have_ended_does_not_kill_the_process(tmp_path: Path) -> None:
+    (tmp_path / "a.tflite").write_bytes(classifier())
+    code = (
+        "import gc, os, pathlib, signal, sys\n"
+        "from ig3d.extract.engine import load_tflite\n"
+        "signal.signal(signal.SIGCHLD, lambda *_: None)\n"
+        "content = pathlib.Path(sys.argv[1]).read_bytes()\n"
+        "first, second = (load_tflite(content, name='x', batch=batch) for batch in (1, 2))\n"
+        "del first; gc.collect()\n"
+        "del second; gc.collect()\n"
+        "os.kill(os.getpid(), signal.SIGCHLD)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, tmp_path / "a.tflite"], check=False)
+    assert ended.returncode == 0
