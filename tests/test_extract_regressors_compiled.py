@@ -176,7 +176,7 @@ def test_a_cache_that_cannot_be_written_to_is_reported_once(
     with caplog.at_level(logging.WARNING, logger="ig3d"):
         run = network()
     (line,) = caplog.messages
-    assert line.startswith("compiled networks cannot be kept") and "XDG_CACHE_HOME" in line
+    assert line.startswith("compiled networks cannot be cached") and "XDG_CACHE_HOME" in line
     assert ("no home" if not home else str(tmp_path / "file")) in line
     assert same(run(images()), wanted)
     # a worker uses what this process has put into the temporary folder
