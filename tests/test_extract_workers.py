@@ -116,11 +116,12 @@ def test_of_several_shards_of_a_task_only_the_one_that_kills_its_worker_is_marke
     """A worker with a GPU gets several shards at a time."""
     root = colour_folder(tmp_path / "data", 120)
     write_image(root / "happy" / "0100.png", POISON)
-    monkeypatch.setattr(run, "_workers", lambda *_: run._Workers({"environments": [{}]}, 0, at_once=3))
+    monkeypatch.setattr(run, "_workers", lambda *_: run._Workers({"environments": [{}]}))
+    monkeypatch.setattr(run, "_shards_per_task", lambda *_: 3)
     deaths(50)
     lines = poisoned_run(root, tmp_path / "a.h5")
     assert len(list(Path(os.environ[DEATHS]).iterdir())) == 50 - 2 * MAX_DEATHS
-    assert len([line for line in lines if "WARNING shard 1: its 64 rows" in line]) == 1
+    assert len([line for line in lines if "WARNING shard 1: 64 rows" in line]) == 1
     with CodeStore(tmp_path / "a.h5") as store:
         assert np.array_equal(store.status == Status.failed, np.arange(240) // 64 == 1)
 
@@ -132,7 +133,8 @@ def test_a_worker_fed_by_other_processes_gives_the_same_store(
     pytest.importorskip("torch")
     samples = list_samples(colour_folder(tmp_path / "data", 120), "folder")
     extract_codes(samples, tmp_path / "one.h5", CONFIG, jobs=1)
-    monkeypatch.setattr(run, "_workers", lambda *_: run._Workers({"environments": [{}]}, 2, at_once=3))
+    monkeypatch.setattr(run, "_workers", lambda *_: run._Workers({"environments": [{}]}, readers=2))
+    monkeypatch.setattr(run, "_shards_per_task", lambda *_: 3)
     extract_codes(samples, tmp_path / "fed.h5", CONFIG)
     assert content(tmp_path / "fed.h5") == content(tmp_path / "one.h5")
 
