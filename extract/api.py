@@ -29,7 +29,8 @@ from .sources.remote import is_remote
 from .sources.video import read_index
 
 ImageLike = np.ndarray | str | Path
-# Batch size for files and videos; images of webcams and iterables are processed one by one.
+# Batch size of a call with several images, and of frames() for files and videos. frames() processes the images of a
+# webcam or an iterable one by one, so that each is returned at once.
 _BATCH = 16
 
 
@@ -263,7 +264,7 @@ class FaceRegressor:
 
     def _faces(self, images: Sequence[np.ndarray], names: Sequence[str]) -> list[list[FaceCodes]]:
         """Faces of images: detect → crop → regress, as in an extraction. Warnings contain the name of the image."""
-        with single_rows():
+        with single_rows():  # a network that gets a single row does not pad it to a full batch
             checked = check_faces(self._detector, self._detector(images), len(images))
             detected = [in_order(faces) for faces in checked]
             pairs = [
@@ -350,7 +351,7 @@ def _as_pixels(image: Any) -> np.ndarray:
         raise UsageError(f"an image is an array of {pixels.dtype}; pass uint8, or floats in [0, 1]")
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[..., None], 3, axis=2)
-    elif pixels.shape[2] == 4:  # on white, as transparent files are read
+    elif pixels.shape[2] == 4:  # composited on white, in the same way as transparent files
         alpha = pixels[..., 3:].astype(np.float32) / 255
         pixels = np.rint(pixels[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
     return np.ascontiguousarray(pixels)

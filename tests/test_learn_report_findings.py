@@ -67,7 +67,8 @@ def test_answer_and_effect_follow_from_the_figures(result):
         "The rule weighted lowers log loss by "
     )
     assert f"{-gain.value:.4f} [{-gain.high:.4f}, {-gain.low:.4f}] relative to 2d-recalibrated" in texts[0]
-    assert texts[1].startswith("The rule weighted changes accuracy by +") and "A gain in accuracy" in texts[1]
+    assert texts[1].startswith("The rule weighted changes accuracy by +")
+    assert "A significant gain in accuracy" in texts[1]
     (control,) = coded(found, "controls")
     assert control["gaining"] == [] and control["count"] == 1
     (pair,) = coded(found, "complementarity_classes")
@@ -81,7 +82,7 @@ def test_answer_and_effect_follow_from_the_figures(result):
     assert not findings(nothing)["primary"]["claim"]
     assert sentences(nothing)[0].startswith("It is not shown that the 3D codes carry information")
     assert (
-        "No gain in accuracy or macro-F1 is shown (criterion: the unadjusted 95 % intervals"
+        "No significant gain in accuracy or macro-F1 is shown (criterion: the unadjusted 95 % intervals"
         in sentences(nothing)[1]
     )
 
@@ -152,7 +153,7 @@ def test_best_is_the_effect_size_where_it_was_run(result):
     shown = with_predictors(result, [*result.predictors, chosen])
     assert findings(shown)["effect"]["rule"] == "best"
     assert (
-        "The 3D codes are informative in log loss, but a loss in accuracy and macro-F1 is shown"
+        "The 3D codes are informative in log loss, but a significant loss in accuracy and macro-F1 is shown"
         in sentences(shown)[1]
     )
 
@@ -171,10 +172,20 @@ def test_the_objective_is_named_where_it_is_not_the_metric_of_the_effect(result)
 @pytest.mark.parametrize(
     ("low", "high", "gain", "text"),
     [
-        (0.0004, 0.02, "shown", "A gain in accuracy and macro-F1 is shown"),
-        (-0.01, 0.02, "not shown", "but no gain in accuracy is shown, a gain in macro-F1 is shown"),
-        (-0.02, -0.01, "not shown", "but no gain in accuracy is shown, a gain in macro-F1 is shown"),
-        (np.nan, np.nan, None, "A gain in macro-F1 is shown"),
+        (0.0004, 0.02, "shown", "A significant gain in accuracy and macro-F1 is shown"),
+        (
+            -0.01,
+            0.02,
+            "not shown",
+            "but no significant gain in accuracy is shown, a significant gain in macro-F1 is shown",
+        ),
+        (
+            -0.02,
+            -0.01,
+            "not shown",
+            "but no significant gain in accuracy is shown, a significant gain in macro-F1 is shown",
+        ),
+        (np.nan, np.nan, None, "A significant gain in macro-F1 is shown"),
     ],
 )
 def test_a_gain_is_shown_only_where_the_intervals_to_all_references_lie_above_0(
@@ -201,7 +212,8 @@ def test_terminal_and_page_state_the_gain_in_the_same_words(task):
     criterion = flat(macros.criterion(found["effect"]))
     assert statement and all(f"{statement[1:]} ({criterion})" in text for text in texts)
     assert all(
-        "to 2d-recalibrated and 2d" in criterion and "upper 95 % limit of the" in text for text in texts
+        "to 2d-recalibrated and 2d" in criterion and "upper end of the 95 % interval of the" in text
+        for text in texts
     )
 
 
@@ -273,7 +285,7 @@ def test_the_best_head_is_named_and_not_the_first(result):
     (best,) = coded(found, "best_head")
     assert best["head"] == "mlp" and [of["versus"] for of in best["comparisons"]] == ["prior", "gbm"]
     tested = shown.figures["p_adjusted"].notna() & shown.figures["repeat"].isna()
-    text = f"{tested.sum()} differences of heads to the references in accuracy, balanced accuracy, macro-F1, log loss"
+    text = f"{tested.sum()} differences: each head relative to prior and gbm, in accuracy, balanced accuracy, macro-F1"
     assert text in View(run_of(shown)).family
     assert sentences(shown)[0].startswith(
         "The head mlp, the best of 2 heads on the reported rows, raises accuracy by "

@@ -91,7 +91,7 @@ def test_the_paragraph_names_groups_and_tests():
     rows, grouped = (paragraph(made(groups=groups)) for groups in (None, np.arange(240) // 4))
     assert "bootstrap over 240 rows" in rows and "McNemar" in rows
     assert (
-        "Poisson number (mean 1/2) of rows" in rows and "200 exchanges, so that no p is below 1/201" in rows
+        "Poisson number (mean 1/2) is added" in rows and "200 exchanges, so that no p is below 1/201" in rows
     )
     assert "which weighted maximises directly." in rows and "threshold" not in rows
     assert "bootstrap over 60 groups" in grouped and "McNemar" not in grouped

@@ -74,7 +74,8 @@ def figures_of(
         subtracted. ``rows`` is ``all`` or, where some rows have no codes, also ``covered``. ``low`` and ``high`` are
         the ends of a 95 % interval; ``p_adjusted`` is adjusted by the bootstrap maximum over all differences of all
         rules and heads in the metrics of the family. Where a predictor was cross-fitted or trained several times,
-        values are means over these, and lines with a ``repeat`` have the value of each. ``recall`` has the class as
+        values are computed from the mean statistics of the repeats (accuracy, log loss: the mean of the values), and
+        lines with a ``repeat`` have the value of each. ``recall`` has the class as
         its ``label``. ``refinement`` and ``calibration_loss`` add up to the log loss. Measures of complementarity
         (:mod:`.complementarity`) belong to a predictor and ``versus``, on the covered rows.
 
@@ -221,7 +222,11 @@ def figure(
 
 
 def _is_tested(of: Predictor, other: Predictor) -> bool:
-    """Whether a difference has a p-value: controls have none, except those of a rule over two 2D networks."""
+    """Whether a difference has a p-value.
+
+    The difference of a control to a reference has none, except for a rule over two 2D networks. The difference of a
+    rule to its control has one.
+    """
     return of.role != "control" or other.condition in (of.condition, repeated(of.condition))
 
 
@@ -256,8 +261,7 @@ def _tests(
 ) -> dict[str, float]:
     """metric -> p of the hypothesis that two predictors are equally good, by exchanges of rows or groups.
 
-    For accuracy without groups and repeats, the test is McNemar's exact test, which the exchanges approximate. Controls
-    are not tested; they have intervals only.
+    For accuracy without groups and repeats, the test is McNemar's exact test, which the exchanges approximate.
     """
     found = statistics.swap_tests(turned, part, of, other)
     if statistics.task == "classes" and groups is None and rows.sum() > 1 and not of.repeats + other.repeats:
@@ -277,8 +281,8 @@ def _adjust(
 ) -> None:
     """Put the adjusted p beside each p: by the bootstrap maximum over one family.
 
-    An adjusted p is at least p, because exchanges are exact where few rows distinguish two predictors. The samples are
-    those without half rows.
+    The samples are those without half rows. If few rows distinguish two predictors, the bootstrap maximum is too small;
+    the adjusted p is therefore set to at least p.
     """
     tested, drawn = [], []
     for of in judged:
@@ -293,7 +297,7 @@ def _adjust(
     # 12 digits: whether a sample of counts is as extreme does not depend on the last bits of a sum
     values = [float(f"{line['value']:.12g}") for line in tested]
     for line, p in zip(tested, max_t(values, drawn, units), strict=True):
-        # Where every sample is the same there is no standard error: Bonferroni's bound of the exact p.
+        # Where every sample is the same there is no standard error: Bonferroni's bound of the p of the exchanges.
         bound = min(1.0, line["p"] * len(tested)) if line["value"] else 1.0
         line["p_adjusted"] = bound if p is None else max(p, line["p"])
 

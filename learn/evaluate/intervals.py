@@ -7,14 +7,14 @@ other test rows, not other trainings.
 
 With 50 rows or groups and more, metric values have BCa intervals and differences have percentile intervals. A
 difference in accuracy depends on the few rows that only one of two predictors gets right, and there BCa is
-anti-conservative: if two predictors are equally good and 6 of 200 rows distinguish them, its interval excludes 0 in
-9.3 % of trials, the percentile interval in 4.8 % (1,500 trials).
+anti-conservative: if two predictors are equally good and on average 6 of 200 rows distinguish them, its interval
+excludes 0 in 9.3 % of trials, the percentile interval in 4.8 % (1,500 trials, without the half rows below).
 
-Percentile intervals of such differences are too narrow if hardly any row is right by one of the predictors only. With 2
-such rows of the first predictor and none of the second, no sample is below 0. Half a row of each kind is therefore
-added, on average, to every bootstrap sample of a difference (:func:`half_rows`). In 200 simulated data sets of 1,000
-rows in which 10 rows (median) distinguish two predictors, the intervals of accuracy then cover the true difference in
-96 %, and without the half rows in 86 %.
+Percentile intervals of such differences are too narrow if almost no row is classified correctly by only one of the
+two. With 2 such rows of the first predictor and none of the second, no sample is below 0. Half a row of each kind is
+therefore added, on average, to every bootstrap sample of a difference (:func:`half_rows`). In 200 simulated data sets
+of 1,000 rows in which 10 rows (median) distinguish two predictors, the intervals of accuracy then cover the true
+difference in 96 %, and without the half rows in 86 %.
 
 Below 50 rows or groups all intervals are expanded percentile intervals: plain ones of 5 to 10 groups cover 80 to 88 %.
 
@@ -42,7 +42,7 @@ from ..products import product
 _CHUNK_NUMBERS = 2_000_000  # counts held at a time: 16 MB
 _EXACT = 2**24  # whole numbers below it are exact in float32
 LEVEL = 0.95
-FEW_UNITS = 5  # rows or groups up to which an interval is not reliable
+FEW_UNITS = 5  # rows or groups up to which no statement is made from an interval
 EXPANDED_BELOW = 50  # rows or groups; from there on intervals would be at most 3.6 % wider
 
 
@@ -74,7 +74,8 @@ def half_rows(counts: np.ndarray, *, draws: int, seed: int) -> tuple[np.ndarray,
 
     Each sample gets a Poisson number (mean 1/2) of rows that only the first predictor gets right, and another one of
     rows that only the second gets right. True classes and wrong predictions of these rows are drawn by the shares of
-    the classes. The number of rows of a sample is not changed.
+    the classes. They are added to the counts of predictions and of right predictions; the number of rows, and the
+    number of rows of each class, stay as they are.
 
     Parameters
     ----------

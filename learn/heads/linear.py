@@ -131,8 +131,8 @@ def _fit(model: Any, C: float, X: np.ndarray, y: np.ndarray, weights: np.ndarray
     """Fit with one C, starting from the present coefficients of the model."""
     with warnings.catch_warnings():
         # In single precision, the line search can end before convergence, which acts like a slightly stronger penalty.
-        # While C is chosen, held-out rows measure the loss of these coefficients. The last fit starts from the chosen
-        # ones.
+        # This is harmless: C is chosen by the held-out loss of the coefficients as they are, and the final fit starts
+        # from the coefficients of the chosen C.
         warnings.simplefilter("ignore")
         model.set_params(C=C).fit(X, y, sample_weight=weights)
 

@@ -191,14 +191,14 @@ class View:
         figures = self.run.figures
         tested = figures[figures["p_adjusted"].notna() & figures["repeat"].isna()]
         metrics = [of.title for name, of in METRICS.items() if (tested["metric"] == name).any()]
-        opponents = ["the references"]
+        opponents = list(self.references)
         if self.has_2d:
             opponents += ["3d"] if self.entry("3d") else []
-            opponents += (
-                ["their controls"] if any(self.control(of.name) for of in self.of_role("rule")) else []
-            )
-        compared = "rules" if self.has_2d else "heads"
-        return f"{len(tested)} differences of {compared} to {_listed(opponents)} in {_listed(metrics)}"
+            opponents += ["its control"] if any(self.control(of.name) for of in self.of_role("rule")) else []
+        each = "rule" if self.has_2d else "head"
+        return (
+            f"{len(tested)} differences: each {each} relative to {_listed(opponents)}, in {_listed(metrics)}"
+        )
 
     @property
     def units(self) -> int:

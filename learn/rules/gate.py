@@ -49,7 +49,7 @@ class Gate(Rule):
     with the loss of the mixture. Here, both experts are fixed.
     """
 
-    repeated = True
+    repeated = True  # cross-fitted several times (--repeats)
 
     def __init__(self, *, task: str = "classes", objective: str = "accuracy", random_state: int = 0) -> None:
         self.task = task
@@ -137,11 +137,11 @@ class Gate(Rule):
         if self.task == "va":
             of_values = partial(_concordance_loss if self.objective == "ccc" else _squared, y=y)
 
-            def of_both(g: np.ndarray) -> tuple[float, np.ndarray]:
+            def of_va(g: np.ndarray) -> tuple[float, np.ndarray]:
                 value, slope = of_values(two + g[:, None] * step)
                 return value, (slope * step).sum(axis=1)
 
-            return of_both
+            return of_va
         rows = np.arange(len(y))
         weights = row_weights(y, self.task, self.objective) / len(y)
         true, step = two[rows, y], step[rows, y]  # the log loss depends on the true class only
