@@ -97,7 +97,7 @@ def _decisive(comparisons: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _reason(view: View, rule: str, control: Key | None) -> str | None:
-    """Reason why no claim is possible whatever the results are; None if one is possible."""
+    """Reason why no results could give a claim; None if some could."""
     protocol, entry = view.protocol, view.entry(rule)
     if not protocol["rows_covered"]:
         return f"no reported row has {view.three}"
