@@ -146,7 +146,7 @@ def check_backend(backend: str, address: str | None) -> None:
         raise UsageError(f"address: --address {address} needs --backend dask or ray, not loky")
 
 
-def limit_threads(threads: int) -> dict[str, str]:
+def thread_variables(threads: int) -> dict[str, str]:
     """Environment variables that limit the threads of numerical libraries; the user's own values are kept."""
     return {name: os.environ.get(name, str(threads)) for name in _THREADS}
 

@@ -25,7 +25,7 @@ from ..features.samples import Listing
 from ..features.store import CodeStore
 from ..features.store.format import StoreInfo
 from ..features.values import CropSpec, by_status
-from ..workers import MAX_DEATHS, check_backend, limit_threads, run_tasks
+from ..workers import MAX_DEATHS, check_backend, run_tasks, thread_variables
 from . import shards
 from .batches import Shard
 from .boxes import BoxSource, box_source
@@ -92,8 +92,8 @@ def extract_codes(
     out : path of the store
     config : ExtractConfig, optional
     jobs : int
-        On this machine: number of workers, or with GPUs of reading processes for all of them; 0 is one per core. On a
-        cluster: number of workers; 0 is all of them.
+        On this machine without a GPU: number of workers, 0 is one per core. With GPUs: total number of reading
+        processes, divided among the GPUs, 0 is one per core. On a cluster: number of workers, 0 is all of them.
     backend : {"loky", "dask", "ray"}
         ``loky`` starts processes on this machine; the others use a cluster.
     address : str, optional
@@ -113,7 +113,7 @@ def extract_codes(
     Raises
     ------
     RunError : another run is writing this store; the store or its shards are of a run with other options; ``out`` is
-        another file; a cluster cannot be used; or the workers of five tasks in a row died.
+        another file; a cluster cannot be used; or five tasks in a row were given up, because their workers died.
     UsageError : an option is invalid, or the regressor or detector is unknown.
     MissingExtra, WeightsError : a package or a weights file is missing.
     StoreError : the disk is full, or a shard is damaged.
@@ -205,7 +205,7 @@ def _workers(jobs: int, backend: str, address: str | None, devices: tuple[str, .
         options = {"backend": backend, "jobs": jobs, "address": address, "gpu": on_gpu}
         return _Workers(options, jobs, CLUSTER_READERS if on_gpu else 0)
     jobs = jobs or cpu_count()
-    threads = limit_threads(1)
+    threads = thread_variables(1)
     if on_gpu:
         # a worker even for a single GPU: an error of the GPU ends its process, and this one must survive
         options = {"environments": [threads | environment_of(device) for device in devices]}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 _MAX_DROPPED_FOLDERS = 12
-# Levels at which an id is unique in the whole dataset; file names may occur more than once.
+# Whole ids and paths: unique in a dataset, which has no names that differ only in their suffix.
 _STRICT = ("id", "path", "path without suffix", "id without suffix")
 # Names of columns and arrays that are always taken as ids.
 _ID_NAMES = ("id", "ids", "sample_id", "sample_ids")
@@ -66,7 +66,7 @@ class Alignment:
     level : str
         How ids and samples were compared (:func:`align`); empty if no id has a sample.
     several : (m,) bool
-        Ids that match several samples at a level that was tried; false if every id has its sample at the first level.
+        Ids that match several samples at a level that was not skipped, before every id was matched.
     """
 
     rows: np.ndarray
@@ -101,10 +101,10 @@ class Alignment:
 def align(ids: ArrayLike, samples: pd.DataFrame) -> Alignment:
     """Match ids to samples at the strictest level at which every id has a sample.
 
-    The levels are: exact ids, paths (also after leading folders of the ids are dropped), file names. A level is used
-    only if it matches ids one-to-one. Levels that drop folders also require that the folders of an id do not name a
-    different split than the path of its sample. If no level matches all ids, the one that matches most is used. Equal
-    ids have the same sample.
+    The levels are: exact ids, paths (also after leading folders of the ids are dropped), file names. An id that fits
+    several samples at a level is not matched by it. A level is skipped if two different ids match the same sample, or
+    if it drops folders and the folders of an id name a different split than the path of its sample. If no level matches
+    all ids, the one that matches most is used. Equal ids have the same sample.
 
     Parameters
     ----------
@@ -146,7 +146,8 @@ def align_or_raise(
     source, to : str
         Names of the file of the ids and of the file of the samples, for messages.
     allow_missing : bool
-        Accept rows of the file that match no sample, if ids were matched exactly or by path.
+        Accept rows of the file that match no sample, if whole ids or whole paths were compared (with or without the
+        suffix of images).
 
     Raises
     ------
@@ -263,7 +264,7 @@ def _align_numbers(
         alignment = align(cells, samples)
         if not alignment.complete:
             continue
-        # Numbers that increase along the file, but not along the samples, are probably row numbers.
+        # Numbers that count up in the file, but match samples in another order, are probably row numbers.
         in_file_order, in_sample_order = increases(cells), bool((np.diff(alignment.rows) >= 0).all())
         if in_file_order and not in_sample_order and not plain(name).endswith("id"):
             raise PredictionsError(
@@ -315,8 +316,8 @@ def align_in_order(
             f"{source}: has no ids, and {fitting[0]} of {to} has no labels to check the order of the rows; {remedy}"
         )
     return rows, (
-        f"WARNING {source}: has no ids; its {plural(n, 'row')} were taken as {fitting[0]} of {to} in order of their "
-        f"ids (assumed). A different order of rows within a class cannot be detected; {remedy}"
+        f"WARNING {source}: has no ids; its {plural(n, 'row')} were taken as {fitting[0]} of {to}, "
+        f"sorted by sample id (assumed). A different order of rows within a class cannot be detected; {remedy}"
     )
 
 

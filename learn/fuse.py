@@ -29,7 +29,7 @@ from .head_fits import FittedHeads, ScoreFolder, fit_heads
 from .heads import custom_path, untrusted_types
 from .model import FusionModel, without_threads
 from .plan import EvaluationPlan, plan_fusion
-from .result import Result, figures_of_plan, reported_rows
+from .result import Result, fields_of_plan, figures_of_plan
 from .rules import RECALIBRATED, RULES, Rule, RuleSettings, make_rule
 
 __all__ = ["FuseConfig", "FuseResult", "ScoreFolder", "fuse_files", "fuse_predictions"]
@@ -76,7 +76,7 @@ def fuse_predictions(
     Returns
     -------
     FuseResult
-        The same for the same table and options in any order of the rows, with any number of threads.
+        It does not depend on the order of the rows or on the number of threads.
 
     Raises
     ------
@@ -118,7 +118,9 @@ def fuse_predictions(
         predictors,
         draws=config.draws,
         seed=config.seed,
-        family=FITTED_METRICS[settings.objective],
+        family=FITTED_METRICS[
+            settings.objective
+        ],  # p-values of differences in these metrics are adjusted together
         refined=(RECALIBRATED, "2d", primary),  # their log loss is split into refinement and calibration
     )
     after_figures = time.perf_counter()
@@ -126,7 +128,7 @@ def fuse_predictions(
     diagnostics += not_converged(predictors) + check_rows(table, plan, predictors)
     diagnostics += check_figures(figures, len(plan.reported), table.task, settings.objective)
     return FuseResult(
-        **reported_rows(table, plan),
+        **fields_of_plan(table, plan),
         predictors=predictors,
         figures=figures,
         config=config,
@@ -186,7 +188,7 @@ def _drop_unusable_rules(config: FuseConfig, table: FusionTable) -> tuple[FuseCo
 
     Raises
     ------
-    UsageError : an option needs classes; a rule with options, the primary rule or every rule cannot be used.
+    UsageError : an option needs classes; a rule with options or the primary rule cannot be used; or no rule can be.
     """
     if table.task == "va" and config.calibrate != "none":
         raise UsageError(
@@ -236,7 +238,7 @@ def _rule_settings(config: FuseConfig, table: FusionTable) -> RuleSettings:
 
 
 def _model(crossfit: CrossFit, head: Any, rules: dict[str, Rule]) -> FusionModel:
-    """The model to save: the final head of the plan, and the rules that were fitted on the calibration rows."""
+    """The model to save: final head, and the rules fitted on the calibration rows with their class shares."""
     table, plan = crossfit.table, crossfit.plan
     shares = {}
     if table.task == "classes":
@@ -250,7 +252,7 @@ def _model(crossfit: CrossFit, head: Any, rules: dict[str, Rule]) -> FusionModel
             }
             groups = table.group_codes[fit] if table.grouped else None
             shares = shares_of(log_p, table.labels[fit].astype(np.int64), groups)
-    trained = np.zeros(0, np.intp) if head is None else plan.heads[plan.final_head].train
+    trained = np.zeros(0, np.intp) if head is None else plan.heads[plan.final_head_index].train
     return FusionModel(
         task=table.task,
         classes=table.classes,

@@ -102,7 +102,7 @@ def fit_heads(
     """
     scores, final_head = [], None
     for number, fit in enumerate(plan.heads):
-        is_saved = config.model and number == plan.final_head
+        is_saved = config.model and number == plan.final_head_index
         head, predicted = _head_and_scores(table, fit, config, cache, is_saved=is_saved)
         values = np.full((len(table), len(table.columns)), np.nan)
         values[fit.predict] = predicted

@@ -59,7 +59,7 @@ class EvaluationPlan:
     fold_models : the cross-fitted models whose predictions are reported
     final_model : FoldModel
         The rules that are saved: fitted on the calibration rows with 3D, applied to no row.
-    final_head : index of the head that is saved, -1 if there is none
+    final_head_index : index of the head that is saved, -1 if there is none
     groups : (n,) int over all n rows of the table
         The rows of a group are in one fold.
     splits : (n,) int codes of :class:`~ig3d.features.samples.Split`
@@ -85,7 +85,7 @@ class EvaluationPlan:
     heads: tuple[HeadFit, ...]
     fold_models: tuple[FoldModel, ...]
     final_model: FoldModel
-    final_head: int
+    final_head_index: int
     groups: np.ndarray
     splits: np.ndarray
     ids: np.ndarray
@@ -206,10 +206,12 @@ def plan_fusion(table: FusionTable, config: FuseConfig) -> EvaluationPlan:
         folds = Folds.of(table, reported, config.folds, config.seed, least=least)
         notes.extend(folds.notes)
         fit_name = f"{folds.count} folds of {report_name}"
-        heads, models, final_model, final_head = fit_in_folds(table, reported, train, folds, head_fitting)
+        heads, models, final_model, final_head_index = fit_in_folds(
+            table, reported, train, folds, head_fitting
+        )
     else:
         fit_name = f"the {fit_split} split"
-        heads, models, final_model, final_head = fit_on_split(
+        heads, models, final_model, final_head_index = fit_on_split(
             table, reported, with_codes(table, separate), train, head_fitting, config, notes
         )
     for model in models:
@@ -242,7 +244,7 @@ def plan_fusion(table: FusionTable, config: FuseConfig) -> EvaluationPlan:
         heads=heads,
         fold_models=models,
         final_model=final_model,
-        final_head=final_head,
+        final_head_index=final_head_index,
         groups=table.group_codes,
         splits=table.split,
         ids=table.id,
@@ -302,7 +304,7 @@ def plan_heads(table: FusionTable, config: HeadsConfig) -> EvaluationPlan:
         heads=heads,
         fold_models=models,
         final_model=FoldModel(train if len(train) else with_codes(table, reported), _EMPTY),
-        final_head=-1,
+        final_head_index=-1,
         groups=table.group_codes,
         splits=table.split,
         ids=table.id,

@@ -50,7 +50,7 @@ class Result(ReportedPredictions):
         return lines_of(self.notes, self.diagnostics)
 
 
-def reported_rows(table: FusionTable, plan: EvaluationPlan) -> dict[str, Any]:
+def fields_of_plan(table: FusionTable, plan: EvaluationPlan) -> dict[str, Any]:
     """Fields of a result that follow from the table and the plan."""
     rows = plan.reported
     return {

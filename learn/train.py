@@ -31,7 +31,7 @@ from .head_fits import fit_heads
 from .heads import HEADS, custom_path, needs_of
 from .heads import names as head_names
 from .plan import EvaluationPlan, plan_heads
-from .result import Result, figures_of_plan, reported_rows
+from .result import Result, fields_of_plan, figures_of_plan
 
 PRIOR = "prior"
 _LEAST_SHARE = 1e-6  # share of a class that has no training row
@@ -175,7 +175,7 @@ def train_heads(
         references=(PRIOR, names[0]) if len(names) > 1 else (PRIOR,),
     )
     return HeadsResult(
-        **reported_rows(table, plan),
+        **fields_of_plan(table, plan),
         predictors=tuple(predictors),
         figures=figures,
         config=replace(config, heads=names),

@@ -69,12 +69,12 @@ def test_few_rows_to_fit_on_are_warned_of_and_those_without_codes_do_not_count()
         assert np.array_equal(mine.values, theirs.values, equal_nan=True), mine.name
     assert parameters_hash(result.model) == parameters_hash(other.model)
     assert set(result.model.calibration_ids) == set(table.id[calibration[:10]])
-    warned = [note for note in result.lines if "fewer than 10 for each of 3 classes" in note]
+    warned = [note for note in result.lines if "fewer than 30 (10 for each of 3 classes)" in note]
     assert len(warned) == 1 and warned[0].startswith("WARNING rules are fitted on 10 rows only")
     assert (
         result.lines[0].startswith("WARNING") and result.plan.record()["rules"][0]["fitted_on"]["rows"] == 10
     )
-    assert not any("fewer than 10" in note for note in fuse_predictions(table, config).lines)
+    assert not any("10 for each of 3 classes" in note for note in fuse_predictions(table, config).lines)
     plain = fuse_predictions(few, replace(config, rules=("mean",)))
     assert any(note.startswith("WARNING 2d-recalibrated is fitted on 10 rows only") for note in plain.lines)
     for of, who in ((result, "rules"), (plain, "2d-recalibrated")):
@@ -134,7 +134,7 @@ def test_a_class_absent_from_calibration_is_said_and_still_predicted():
 
 def test_a_class_that_the_head_never_learns_gets_a_note():
     table = make_table(120)
-    words = "No training row of the head has class anger: these classes get a probability near 0"
+    words = "No training row of the head has class anger: their 3D probability is near 0"
     labels = np.where((table.split == 0) & (table.labels == 2), 0, table.labels).astype(np.int16)
     incomplete = replace(table, labels=labels)
     quick = HeadsConfig(heads=("linear",), draws=100)

@@ -42,7 +42,7 @@ def test_a_cell_says_what_the_run_says(tmp_path: Path) -> None:
 
 
 def test_a_cell_without_its_files_is_refused() -> None:
-    with pytest.raises(UsageError, match="3d-store: no file is named"):
+    with pytest.raises(UsageError, match="3d-store: no file; name it in the options"):
         IntermediateCell.of({"features": "x.npz"})
 
 
@@ -94,12 +94,14 @@ def test_a_study_over_modules_gives_the_table(tmp_path: Path) -> None:
 
 
 def test_a_rule_that_no_cell_can_have_is_refused_before_training(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"rule: expected one of 2d, null-input, intermediate, got 'stack'"):
+    with pytest.raises(
+        UsageError, match=r"no cell has the rule 'stack'; choose among 2d, null-input, intermediate"
+    ):
         run_study(study_of(tmp_path, "stack"), tmp_path / "study", jobs=1)
     assert not (tmp_path / "study").exists()
     made = make(tmp_path)
     late = {"2d-logits": str(made.features), "3d-store": str(made.store), "rules": "mean"}
-    with pytest.raises(UsageError, match=r"2d-recalibrated, 3d, mean, got 'intermediate'"):
+    with pytest.raises(UsageError, match="'intermediate'; choose among 2d, 2d-recalibrated, 3d, mean"):
         run_study(Study("late", late, rule="intermediate"), tmp_path / "study", jobs=1)
 
 
@@ -129,5 +131,5 @@ rule: {{fuse: stack, intermediate: intermediate}}
     assert between.low <= between.value <= between.high and 0 < between.p <= 1
     write_study(result, tmp_path / "study")
     assert "intermediate" in (tmp_path / "study" / "table.tex").read_text()
-    with pytest.raises(UsageError, match="expected options of the run, got 'epoch'"):
+    with pytest.raises(UsageError, match=r"both: 'epoch' is not an option; did you mean epochs"):
         read_study(path, {"epoch": 3})

@@ -16,7 +16,7 @@ import joblib.externals.loky.process_executor as loky
 import pytest
 
 from ig3d.errors import RunError
-from ig3d.workers import limit_threads, run_tasks
+from ig3d.workers import run_tasks, thread_variables
 
 
 def kill_worker(name: str, lives: Path) -> str:
@@ -133,7 +133,7 @@ def test_the_number_of_threads_reaches_the_worker_unless_the_environment_sets_it
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")
     names = [("OMP_NUM_THREADS",), ("OPENBLAS_NUM_THREADS",)]
-    ended = {end.task: end.result for end in run_tasks(os.getenv, names, environments=[limit_threads(3)])}
+    ended = {end.task: end.result for end in run_tasks(os.getenv, names, environments=[thread_variables(3)])}
     assert ended == {0: "3", 1: "7"}, "the user's setting is kept"
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from joblib import cpu_count
 
 from ...errors import Ig3dError, RunError, UsageError
-from ...workers import MAX_DEATHS, limit_threads, run_tasks
+from ...workers import MAX_DEATHS, run_tasks, thread_variables
 from ..evaluate.predictions import ReportedPredictions
 from ..report.compare import predictions_of
 from ..report.files import write_texts
@@ -236,7 +236,7 @@ def _in_parallel(
         yield from ((position, run(*task)) for position, task in zip(wave, tasks, strict=True))
         return
     # A single cell is run in a worker too, so that the study continues if the worker dies.
-    for ended in run_tasks(run, tasks, environments=[limit_threads(threads)] * workers):
+    for ended in run_tasks(run, tasks, environments=[thread_variables(threads)] * workers):
         yield wave[ended.task], _DIED if ended.given_up else ended.result
 
 

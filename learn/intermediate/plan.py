@@ -57,7 +57,7 @@ class ModulePlan(EvaluationPlan):
             heads=(),
             fold_models=(FoldModel(np.union1d(train, validation), reported),),
             final_model=FoldModel(validation, _NONE),
-            final_head=-1,
+            final_head_index=-1,
             groups=table.group_codes,
             splits=table.split,
             ids=table.id,
