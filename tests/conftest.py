@@ -8,14 +8,12 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Generator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,18 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-Result = TypeVar("Result")
 FAKE = "ig3d.extract.fakes:FakeRegressor"
-
-
-def in_own_process(function: Callable[..., Result], *args: object) -> Result:
-    """The result of a function that runs in a separate process.
-
-    For functions that use torch's DataLoader: it leaves a handler of SIGCHLD behind, with which a later test ended with
-    SIGSEGV in processes of pytest-xdist, on one machine (AMX).
-    """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *args).result()
 
 
 _NETWORKS = ("torch", "torchvision", "timm", "safetensors", "face_alignment")

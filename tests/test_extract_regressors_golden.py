@@ -11,7 +11,7 @@ from shutil import rmtree
 import numpy as np
 import pytest
 import torch
-from conftest import Ended, colour_folder, in_own_process
+from conftest import Ended, colour_folder
 from listed import Sample, table_of
 from made_up_weights import DATA, EMOCA_PLACE, made_up, pack, write_deca, write_emoca, write_smirk
 
@@ -477,9 +477,7 @@ def test_reading_processes_and_batches_change_no_byte(tmp_path: Path, device: st
             for number, part in enumerate((samples[:8], samples[8:]))
         ]
         config = replace(config, batch_size=batch_size)
-        counts = in_own_process(
-            extract_shards, shards, str(tmp_path), config, StoreInfo("a", "", ()), readers
-        )
+        counts = extract_shards(shards, str(tmp_path), config, StoreInfo("a", "", ()), readers)
         assert counts == {"ok": 13, "unreadable": 1}
         found = []
         for shard in shards:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from conftest import FAKE, Ended, colour_folder, content, in_own_process, write_image
+from conftest import FAKE, Ended, colour_folder, content, write_image
 from listed import Sample, table_of
 from PIL import Image
 
@@ -86,7 +86,7 @@ def test_shards_of_one_task_are_those_of_single_tasks(folder: Path, tmp_path: Pa
     if readers:
         pytest.importorskip("torch")
     shards = shards_of(folder, tmp_path / "a", rows=25)
-    assert in_own_process(extract_shards, shards, str(folder), CONFIG, INFO, readers) == COUNTS
+    assert extract_shards(shards, str(folder), CONFIG, INFO, readers) == COUNTS
     for shard in shards_of(folder, tmp_path / "b", rows=25):
         extract_shards([shard], str(folder), CONFIG, INFO)
     for number in range(3):
