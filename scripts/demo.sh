@@ -37,7 +37,7 @@ The demo took $((SECONDS - started)) s. Look at
   $demo/fused/figures.csv      all metrics and differences, with their intervals
   $demo/fused/record.json      the rows on which each model was fitted
 
-With your own data (a folder per class; for RAF-DB and others see docs/datasets.md) and the logits of your own network:
+With your own data (train/CLASS/ and test/CLASS/; for RAF-DB and others see docs/datasets.md) and the logits of your own network:
   make extract DATASET=folder ROOT=/path/to/images OUT=mine.h5
   $bin/ig3d fuse --2d-logits logits.npz --3d-store mine.h5 --out fused
 END

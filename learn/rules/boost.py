@@ -18,11 +18,11 @@ from .stack import Stack, matched, standard_error
 
 
 class Boost(Rule):
-    """Gradient-boosted trees over the codes with the 2D network's log-probabilities as their initial score.
+    """Gradient-boosted trees over the codes, with 2d-recalibrated as their initial score.
 
-    The initial score is ``2d-recalibrated``, fitted to the same rows; without trees, the rule is identical to it. Trees
-    are grown on five sixths of the rows and stopped early on the others, in whole groups. Their initial score is then
-    fitted without these others. Valence and arousal: one model per dimension, fitted to the residuals of the
+    2d-recalibrated is fitted to the same rows; without trees, the rule is identical to it. Trees are grown on five
+    sixths of the rows and stopped early on the others, in whole groups. Their initial score is then fitted without
+    these others. Valence and arousal: one model per dimension, fitted to the residuals of the
     recalibrated values.
 
     Parameters
