@@ -96,8 +96,8 @@ Groups = Annotated[
     str | None,
     typer.Option(
         "--groups",
-        help="Regular expression; its first (...) in an id is the person or video, whose rows are never divided "
-        "between splits or folds.",
+        help="Regular expression. The text that its first group (...) matches in an id is the person or video, whose "
+        "rows are never divided between splits or folds.",
     ),
 ]
 

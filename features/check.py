@@ -151,9 +151,7 @@ def _check_of(
         )
     else:
         top = np.exp(log_softmax(values)).max(axis=1)
-        spread = (
-            f"highest probability of a row {top.min():.2f} to {top.max():.2f}, median {np.median(top):.2f}"
-        )
+        spread = f"largest probability of each row: {top.min():.2f} to {top.max():.2f}, median {np.median(top):.2f}"
     if len(values) > 1 and (np.ptp(values, axis=0) < 1e-9).all():
         problems.append("the predictions are the same in every row; check how they were saved")
     return FileCheck(file.source, (*joined.notes, *file.notes), parts, spread, tuple(problems), joined.task)

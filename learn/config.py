@@ -67,22 +67,22 @@ class FuseConfig:
         Code blocks: full (default), short, or names of blocks, separated by commas or repeated. docs/regressors.md
         lists the blocks of both sets.
     groups : regular expression, or None
-        Regular expression; its first (...) in an id is the person or video, whose rows stay in one fold and are
-        resampled together. Default: the groups of the store.
+        Regular expression. The text that its first group (...) matches in an id is the person or video, whose rows
+        stay in one fold and are resampled together. Default: the groups of the store.
     report : ``train``, ``val``, ``test``, ``all`` or None
         Split to report: test, val, train or all. Default: test, else val, else all rows.
     calibration_rows : int or None
         Fit the rules on at most this many rows with codes, drawn in whole groups. Default: all.
     folds : int
         Number of folds of the reported rows. Rules are fitted in folds if there is no val split with 2D predictions,
-        or if it is reported.
+        or if the val split itself is reported.
     repeats : int or None
         Number of cross-fittings with new folds, whose results are averaged. Default: 10, or 3 if each also refits the
         heads because there is no train split. boost and best are cross-fitted once. Not used without folds.
     seed : int
         Seed of all random numbers.
     draws : int
-        Number of bootstrap samples, and of permutations of the tests.
+        Number of bootstrap samples, and of random exchanges for p-values.
     on : ``probabilities`` or ``logits``
         Scale on which mean, max and weighted combine predictions: probabilities or logits (classes).
     calibrate : ``none``, ``temperature`` or ``bias``
@@ -92,7 +92,7 @@ class FuseConfig:
         Objective: accuracy (default), balanced or logloss; for valence-arousal rmse (default) or ccc. weighted and best
         optimise the objective itself; other rules minimise a smooth loss, such as log loss for accuracy.
     controls : bool
-        Also fit each rule with permuted codes, as a control. Without controls there is no claim.
+        Also fit each rule with permuted codes, as a control. Without controls, no claim is made.
     permutations : int
         Total number of permutations of the codes among rows with similar 2D predictions, for the control of the primary
         rule.
@@ -184,8 +184,8 @@ class HeadsConfig:
     report : ``train``, ``val``, ``test``, ``all`` or None
         Split to report: test, val, train or all. Default: test, else val, else all rows.
     groups : regular expression, or None
-        Regular expression; its first (...) in an id is the person or video, whose rows stay in one fold and are
-        resampled together. Default: the groups of the store.
+        Regular expression. The text that its first group (...) matches in an id is the person or video, whose rows
+        stay in one fold and are resampled together. Default: the groups of the store.
     balanced : bool
         Give all classes the same weight in fitting.
     device : str
@@ -195,7 +195,7 @@ class HeadsConfig:
     seed : int
         Seed of all random numbers.
     draws : int
-        Number of bootstrap samples, and of permutations of the tests.
+        Number of bootstrap samples, and of random exchanges for p-values.
     jobs : int
         Number of threads of the heads; 0 is all cores. Does not affect results.
     """

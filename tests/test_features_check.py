@@ -47,7 +47,7 @@ def test_a_sound_file_is_counted_by_split_and_exits_0(toy, tmp_path, ig3d):
         "read as logits",
         "300 rows matched to toy.h5 by id",
         f"{100 * right:.1f} %",
-        "highest probability",
+        "largest probability of each row",
     ):
         assert line in ended.stdout
 
