@@ -26,6 +26,8 @@ from joblib.externals.loky import ProcessPoolExecutor
 
 from .errors import RunError, UsageError, require
 
+log = logging.getLogger("ig3d")
+
 BACKENDS = ("loky", "dask", "ray")
 # A task is given up after this many dead workers.
 MAX_DEATHS = 3
@@ -39,6 +41,8 @@ WATCH_SECONDS = 1.0
 HANDED_OVER_SECONDS = 60
 # Longest wait for a connection to a cluster, and for its first worker.
 REACH_SECONDS = 10
+# Time without a result after which the run checks whether the cluster still has workers.
+QUIET_SECONDS = 60.0
 # Numbers of threads that numerical libraries read from the environment when they are imported.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -81,6 +85,10 @@ class _Workers(Protocol):
     def died(self, future: Future[Any]) -> bool:
         """Whether the worker died that ran the task of a finished future; a dead local worker is replaced."""
         ...
+
+    def none_left(self) -> bool:
+        """Whether no worker is running, and the backend does not start one."""
+        return False
 
 
 def run_tasks(
@@ -163,7 +171,10 @@ def _run(
             running[workers.submit(function, *item[1])] = item
         if not running:
             return
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
+        done = wait(running, timeout=QUIET_SECONDS, return_when=FIRST_COMPLETED).done
+        if not done and workers.none_left():
+            log.warning("the cluster has no worker; the run waits until one is started")
+        for future in done:
             number, task, deaths = running.pop(future)
             if not workers.died(future):
                 given_up_in_a_row = 0
@@ -225,7 +236,7 @@ class _Process:
         self._pool.shutdown(wait=True, kill_workers=bool(self._last and not self._last.done()))
 
 
-class _Processes:
+class _Processes(_Workers):
     """Local workers, each of which runs one task at a time."""
 
     def __init__(self, environments: Sequence[Mapping[str, str]]) -> None:
@@ -280,13 +291,13 @@ def _watch_parent(parent: int) -> None:
 # clusters
 
 
-class _Dask:
+class _Dask(_Workers):
     """Workers of a dask cluster; dask itself retries the task of a dead worker."""
 
     max_deaths = 1
 
     def __init__(self, client: Any, size: int, *, gpu: bool) -> None:
-        self.size = size
+        self.size, self._client = size, client
         needs = {"resources": {"GPU": 1}} if gpu else {}
         self._executor = client.get_executor(pure=False, retries=0, **needs)
         self._killed = require("distributed.scheduler", wanted_by="backend dask").KilledWorker
@@ -297,6 +308,9 @@ class _Dask:
 
     def died(self, future: Future[Any]) -> bool:
         return isinstance(future.exception(), self._killed)
+
+    def none_left(self) -> bool:
+        return not self._client.scheduler_info()["workers"]
 
     def close(self) -> None:
         self._executor.shutdown(wait=False)
@@ -352,7 +366,7 @@ def _dask(jobs: int, address: str | None, gpu: bool) -> Iterator[_Workers]:
                 cluster.close()
 
 
-class _Ray:
+class _Ray(_Workers):
     """Workers of a ray cluster; ray itself retries the task of a dead worker."""
 
     max_deaths = 1
@@ -439,13 +453,13 @@ def _check_reachable(address: str) -> None:
 @contextmanager
 def _quiet(logger: str) -> Iterator[None]:
     """In this context, only critical messages of a logger are shown."""
-    log = logging.getLogger(logger)
-    level = log.level
-    log.setLevel(logging.CRITICAL)
+    quiet = logging.getLogger(logger)
+    level = quiet.level
+    quiet.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        log.setLevel(level)
+        quiet.setLevel(level)
 
 
 _LOCK = threading.Lock()

@@ -7,6 +7,7 @@ import random
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -378,6 +379,26 @@ def test_a_dask_cluster_that_is_shut_down_gives_one_line(capfd: pytest.CaptureFi
         for _ in run_tasks(time.sleep, [(0,), (600,)], backend="dask", address=cluster.scheduler_address):
             cluster.close()
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_run_waits_with_a_warning_while_a_dask_cluster_has_no_worker(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    distributed = pytest.importorskip("distributed", reason="dask is not installed: pip install 'ig3d[dask]'")
+    monkeypatch.setattr("ig3d.workers.QUIET_SECONDS", 0.5)
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address="localhost:0"
+    ) as cluster:
+        tasks = run_tasks(pow, [(2, 1), (2, 2)], backend="dask", address=cluster.scheduler_address)
+        assert next(tasks).result == 2
+        cluster.scale(0)
+        while cluster.scheduler_info["workers"]:
+            time.sleep(0.1)
+        later = threading.Timer(2, cluster.scale, [1])
+        later.start()
+        assert next(tasks).result == 4
+        later.join()
+    assert "the cluster has no worker; the run waits until one is started" in caplog.text
 
 
 def test_a_missing_cluster_is_refused(plain: Path, tmp_path: Path) -> None:
