@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
-from .errors import listed
+from .errors import Terminated, listed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -213,11 +213,11 @@ def counting(title: str, total: int) -> Iterator[Callable[[Counter[str]], None]]
 
 @contextmanager
 def kept_when_interrupted(kept: str) -> Iterator[None]:
-    """If the command is interrupted, print that its finished part is kept and how to continue."""
+    """If the command is interrupted, its message is completed: the finished part is kept, and how to continue."""
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):
-        say(f"interrupted; {kept} are kept: repeat the command to continue")
+    except (KeyboardInterrupt, Terminated) as interruption:
+        interruption.add_note(f"{kept} are kept: repeat the command to continue")
         raise
 
 

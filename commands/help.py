@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ..console import say
+from ..errors import Terminated
 
 # Section of the help -> its options, in the order in which they are listed. Other options are listed under Options.
 SECTIONS: dict[str, tuple[str, ...]] = {
@@ -58,6 +59,13 @@ class Command(TyperCommand):
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
         self.params.append(_verbose_option())
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, Terminated) as interruption:
+            say("; ".join(["interrupted", *getattr(interruption, "__notes__", [])]))
+            raise
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         has_fitting = any(

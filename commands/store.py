@@ -175,6 +175,13 @@ def export(
     folders = {".obj": obj, ".ply": ply}
     if not any((tables | folders).values()):
         raise UsageError("export: nothing to write; pass --csv, --parquet, --npz, --obj or --ply")
+    if not any(tables.values()) and (blocks or smoothing is not None):
+        option = "--blocks" if blocks else "--smooth"
+        raise UsageError(
+            f"export: {option} applies to tables, not to meshes; pass --csv, --parquet or --npz, or omit it"
+        )
+    if frontal and not any(folders.values()):
+        raise UsageError("export: --frontal applies to meshes; pass --obj or --ply, or omit it")
     for suffix, path in tables.items():
         if path is not None and path.suffix.lower() != suffix:
             raise UsageError(

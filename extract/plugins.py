@@ -157,10 +157,12 @@ def find(kind: str, name: str, builtin: Mapping[str, str], base: type[T]) -> typ
 
     Raises
     ------
-    UsageError : no plug-in has this name, or its module has no such class.
+    UsageError : no plug-in has this name, its module has no such class, or ``name`` is no text.
     MissingExtra : the plug-in needs a package that is not installed.
     PluginError : it is not derived from ``base``, or a class attribute is missing or wrong.
     """
+    if not isinstance(name, str):
+        raise UsageError(f"{kind}: {name!r} is not a name; choose one of {', '.join(names(kind, builtin))}")
     if name in builtin:
         target = builtin[name]
     elif ":" in name:

@@ -326,6 +326,16 @@ def test_a_package_that_is_not_installed_is_one_line(package: str, ended_without
     assert ended_without[package].stdout == ""
 
 
+def test_ctrl_c_during_a_fusion_is_one_line(ig3d, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*given: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ig3d.learn.fuse.fuse_files", stopped)
+    ended = ig3d("fuse", "--2d-logits", "x.npz", "--3d-store", "y.h5")
+    assert (ended.returncode, ended.stdout) == (130, "")
+    assert ended.stderr.strip() == "interrupted"
+
+
 def test_ctrl_c_ends_the_program_while_a_module_swallows_it(data: Path, tmp_path: Path) -> None:
     (tmp_path / "deaf.py").write_text(
         "import os, signal\n"

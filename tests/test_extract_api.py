@@ -277,4 +277,6 @@ def test_one_image_is_not_padded_to_a_batch(facemesh: FaceRegressor) -> None:
 
 def test_importing_the_package_is_light() -> None:
     assert "load_regressor" in ig3d.__all__
+    with pytest.raises(UsageError, match="regressor: None is not a name; choose one of"):
+        ig3d.load_regressor(None)  # type: ignore[arg-type]
     assert "expression (30)" in repr(ig3d.load_regressor("facemesh"))

@@ -228,6 +228,11 @@ def test_a_random_split_is_noted() -> None:
     assert dealt.notes[-1].endswith("split 0.5/0.25/0.25 into train/val/test with seed 2, groups kept whole")
 
 
+def test_a_random_split_without_rows_in_a_part_gives_a_warning() -> None:
+    dealt = assign_splits(made_up(splits=(Split.none,), groups=1), (0.6, 0.2, 0.2), seed=0)
+    assert dealt.notes[-1] == "WARNING no row is in val or test: 1 group cannot be divided by these shares"
+
+
 @pytest.fixture
 def rafdb(tmp_path: Path) -> Path:
     root = tmp_path / "rafdb"

@@ -87,6 +87,11 @@ def test_meshes_of_flame_codes_are_flames_vertices(
     store_path: Path,  # noqa: F811
     tmp_path: Path,
 ) -> None:
+    for option, value in (("--smooth", [0.2]), ("--blocks", ["pose"])):
+        refused = ig3d("export", store_path, "--obj", tmp_path / "refused", option, *value)
+        assert refused.returncode == 2 and f"{option} applies to tables" in refused.stderr
+    refused = ig3d("export", store_path, "--csv", tmp_path / "refused.csv", "--frontal")
+    assert refused.returncode == 2 and "--frontal applies to meshes" in refused.stderr
     ended = ig3d("export", store_path, "--obj", tmp_path / "out")
     assert ended.returncode == 1
     assert "FLAME2020" in ended.stderr and len(ended.stderr.splitlines()) == 1

@@ -347,6 +347,11 @@ def test_the_report_command(ig3d, result, tmp_path, monkeypatch):
     assert ig3d("report", "run", "run").returncode == 0
     failed = ig3d("report", "nowhere")
     assert failed.returncode == 1 and "expected the folder of a run" in failed.stderr
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    for runs in (["run"], ["run", "run"]):
+        failed = ig3d("report", *runs, "--out", "run")
+        assert failed.returncode == 1 and "run: is the folder of a run" in failed.stderr
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 
 
 def test_without_matplotlib_everything_else_is_written(result, tmp_path, monkeypatch, capsys):

@@ -84,7 +84,13 @@ def assign_splits(listing: Listing, shares: tuple[float, float, float], *, seed:
     words = "/".join(f"{share:g}" for share in shares)
     whole = ", groups kept whole" if (groups != "").any() else ""
     note = f"no split in the dataset: stratified split {words} into train/val/test with seed {seed}{whole}"
-    return _with_splits(listing, splits, note)
+    empty = [name for code, name in enumerate(SPLITS) if shares[code] and not (splits == code).any()]
+    listing = _with_splits(listing, splits, note)
+    if empty and len(splits):
+        units = plural(len(np.unique(groups[groups != ""])), "group") if whole else plural(len(splits), "row")
+        note = f"WARNING no row is in {' or '.join(empty)}: {units} cannot be divided by these shares"
+        listing = replace(listing, notes=(*listing.notes, note))
+    return listing
 
 
 def carve(listing: Listing, share: float, *, seed: int = 0) -> Listing:

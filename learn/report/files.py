@@ -116,10 +116,14 @@ def write_report(runs: Sequence[Run], out: str | Path) -> list[Path]:
     Raises
     ------
     MissingExtra : matplotlib is not installed.
-    RunError : the folder cannot be written, or has files of these names that ig3d did not write; or runs cannot be
-        compared.
+    RunError : the folder cannot be written, is that of a run, or has files of these names that ig3d did not write; or
+        runs cannot be compared.
     """
     folder = Path(out)
+    if (folder / FILE).exists():
+        raise RunError(
+            f"{out}: is the folder of a run, whose files a report would replace; choose another --out"
+        )
     comparison = compare(runs) if len(runs) > 1 else None
     texts: dict[str, str | bytes] = {
         "report.html": page_html(runs, comparison),
