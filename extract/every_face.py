@@ -22,12 +22,10 @@ from .config import ExtractConfig, detector_of, resolve_config
 from .detectors import Detector, find_detector, in_order, load_detector
 from .plugins import check_faces
 from .read import Unreadable, bounded_images, read_image
-from .sources import is_frame
+from .sources import FRAMES_PER_TASK, is_frame
 
 # Images of a task.
 _IMAGES = 64
-# Frames of a task of a video; decoding begins at the key frame before the first one, often up to 250 frames earlier.
-_FRAMES = 1024
 
 
 def list_faces(
@@ -78,7 +76,7 @@ def list_faces(
     files = files_of(listing.samples)
     on_cpu = config.device == "cpu" or not detector_of(config).gpu
     workers = (jobs or cpu_count()) if on_cpu else 1
-    size = min(_FRAMES, ceil(len(files) / workers)) if is_frame(files[0][0]) else _IMAGES
+    size = min(FRAMES_PER_TASK, ceil(len(files) / workers)) if is_frame(files[0][0]) else _IMAGES
     tasks = [files[start : start + size] for start in range(0, len(files), size)]
     workers = min(workers, len(tasks))
     boxes: list[np.ndarray] = []

@@ -72,9 +72,8 @@ def _samples_sha256(samples: pd.DataFrame) -> str:
                 total.update(json.dumps(column.iloc[start : start + _STEP].tolist()).encode())
         elif column.dtype.kind == "f":
             values = column.to_numpy()
-            total.update(
-                np.where(np.isnan(values), np.nan, values).tobytes()
-            )  # NaN has several bit patterns; use one
+            # NaN has several bit patterns; use one
+            total.update(np.where(np.isnan(values), np.nan, values).tobytes())
         else:
             values = column.cat.codes if hasattr(column, "cat") else column
             total.update(values.to_numpy(np.int64).tobytes())

@@ -122,10 +122,8 @@ class _Stages(Dataset[Any]):
             return error  # if it were raised here, torch would add a traceback to its message
         if batch.faces is not None and batch.faces.crops is not None:
             batch.faces = replace(batch.faces, crops=torch.from_numpy(batch.faces.crops))
-        batch.files, batch.boxes = (
-            [],
-            FaceBoxes.unknown(0),
-        )  # not needed any more; saves time to pass the batch
+        # not needed any more, so that less is passed to the other process
+        batch.files, batch.boxes = [], FaceBoxes.unknown(0)
         return batch
 
 

@@ -34,14 +34,12 @@ from .detectors import Detector, find_detector
 from .identity import identity_of
 from .join import write_joined
 from .regressors import Regressor, find_regressor
-from .sources import is_frame
+from .sources import FRAMES_PER_TASK, is_frame
 from .sources.remote import is_remote
 from .stages import extract_in_worker, extract_shards
 
 # Shards of a task on a GPU, so that the GPU rarely waits for the first images of a task.
 GPU_SHARDS_PER_TASK = 16
-# Frames of a task of a video. Decoding begins at the key frame before the first one, often up to 250 frames earlier.
-FRAMES_PER_TASK = 1024
 # Reading processes of each cluster worker with a GPU.
 CLUSTER_READERS = 8
 
@@ -133,9 +131,8 @@ def extract_codes(
     config, notes = resolve_config(config, all_boxes_known=boxes.complete)
     detector, blocks = detector_of(config), blocks_of(config)
     regressor_record, detector_record = describe(config)
-    if (
-        boxes.detector and not detector.detects
-    ):  # boxes of an earlier store: record the detector that found them
+    if boxes.detector and not detector.detects:
+        # boxes of an earlier store: record the detector that found them
         detector_record = boxes.detector
     chosen = f"detector {detector.name}, regressor {regressor.name}: blocks {', '.join(blocks)}"
     for note in (*notes, chosen):

@@ -225,9 +225,8 @@ class Run:
                 if failed[rows].any():
                     continue
                 part = self.shard_samples(shard)
-                (kept,) = read_rows(
-                    store, rows
-                )  # one item: a shard has fewer rows than read_rows yields at a time
+                # one item: a shard has fewer rows than read_rows yields at a time
+                (kept,) = read_rows(store, rows)
                 with StoreWriter(self.shard_path(shard), store.info, part, store.blocks) as writer:
                     writer.write(0, kept)
 

@@ -62,10 +62,9 @@ class ScoreFolder(MutableMapping[str, np.ndarray]):
             raise KeyError(key) from None
 
     def __setitem__(self, key: str, scores: np.ndarray) -> None:
+        # renamed when complete: another process may be reading
         with replacing(self._path(key)) as temporary, temporary.open("wb") as handle:
-            np.save(
-                handle, scores, allow_pickle=False
-            )  # renamed when complete: another process may be reading
+            np.save(handle, scores, allow_pickle=False)
 
     def __delitem__(self, key: str) -> None:
         self._path(key).unlink()

@@ -167,9 +167,8 @@ def estimated_shares(log_p: np.ndarray, implied: np.ndarray) -> np.ndarray:
     shares = np.broadcast_to(implied, log_p.shape).mean(axis=0)
     with threadpool_limits(1, user_api="blas"):  # the last digits do not depend on the number of threads
         for _ in range(_ITERATIONS):
-            updated = (
-                shares * (ratios.T @ (1 / (ratios @ shares))) / len(ratios)
-            )  # mean of the new posteriors
+            # mean of the new posteriors
+            updated = shares * (ratios.T @ (1 / (ratios @ shares))) / len(ratios)
             change = np.abs(updated - shares).max()
             shares = updated
             if change < _TOLERANCE:

@@ -37,14 +37,8 @@ _TREE = {
     "shrinkage": (_FLOATS, "one"),
 }
 _MAY_BE_EMPTY = ("leaf_weight", "leaf_count")  # of a tree of one leaf
-_DECISIONS = (
-    0,
-    2,
-    4,
-    6,
-    8,
-    10,
-)  # numeric splits; the codes differ in default side and kind of missing values
+# Codes of numeric splits, which differ in the default side and in the kind of missing values.
+_DECISIONS = (0, 2, 4, 6, 8, 10)
 
 
 def check_text(text: Any) -> None:

@@ -115,10 +115,9 @@ def test_weighted_prefers_the_better_predictor_and_finds_the_best_weight():
     columns, y = class_rows(strength=(3.0, 0.0))
     assert rule("weighted", objective="logloss").fit(columns, y).w_[0] < 0.3
     values, t = va_rows()
-    t, values = (
-        t / 2,
-        replace(values, scores_2d=values.scores_2d / 2, scores_3d=values.scores_3d / 2),
-    )  # nothing is clipped
+    # halved, so that nothing is clipped
+    t /= 2
+    values = replace(values, scores_2d=values.scores_2d / 2, scores_3d=values.scores_3d / 2)
     # Least squares for one w in closed form, and for one per dimension.
     step, gap = values.scores_3d - values.scores_2d, t - values.scores_2d
     exact = (gap * step).sum() / (step**2).sum()
@@ -132,9 +131,8 @@ def test_weighted_prefers_the_better_predictor_and_finds_the_best_weight():
 @pytest.mark.parametrize("on", ["probabilities", "logits"])
 def test_a_weight_per_class_is_the_minimum_of_its_loss(on):
     columns, y = class_rows(800)
-    columns.scores_3d[:, 1] += np.random.default_rng(3).normal(
-        0, 4, 800
-    )  # the 3D scores of class 1 are noisy
+    # the 3D scores of class 1 are noisy
+    columns.scores_3d[:, 1] += np.random.default_rng(3).normal(0, 4, 800)
     fitted = rule("weighted", on=on, options={"weighted": {"per_class": True}}, objective="logloss").fit(
         columns, y
     )

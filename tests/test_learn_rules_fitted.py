@@ -126,9 +126,8 @@ def test_a_recalibration_is_cached_for_identical_inputs_only(monkeypatch):
     solve = logistic_correction
     first = Stack(use_3d=False).fit(columns, y, groups=groups)
     asked = len(fits)
-    again = Stack(use_3d=False).fit(
-        replace(columns, scores_3d=columns.scores_2d), y, groups=groups
-    )  # a control's
+    # as for a control
+    again = Stack(use_3d=False).fit(replace(columns, scores_3d=columns.scores_2d), y, groups=groups)
     assert len(fits) == asked
     assert again.apply(columns).tobytes() == first.apply(columns).tobytes()
     other = columns.scores_2d.copy()

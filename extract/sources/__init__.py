@@ -36,6 +36,7 @@ from .remote import is_remote
 from .storage import File, Unavailable, Unreadable, read_file, reason_of, stamp, unread
 
 __all__ = [
+    "FRAMES_PER_TASK",
     "Unavailable",
     "Unreadable",
     "has_size",
@@ -46,6 +47,9 @@ __all__ = [
     "read_content",
     "reason_of",
 ]
+
+# Frames of a task of a video. Decoding begins at the key frame before the first one, often up to 250 frames earlier.
+FRAMES_PER_TASK = 1024
 
 # suffix of an archive -> "module:Class", imported on use
 SOURCES: Mapping[str, str] = {
