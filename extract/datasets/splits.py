@@ -84,11 +84,12 @@ def assign_splits(listing: Listing, shares: tuple[float, float, float], *, seed:
     words = "/".join(f"{share:g}" for share in shares)
     whole = ", groups kept whole" if (groups != "").any() else ""
     note = f"no split in the dataset: stratified split {words} into train/val/test with seed {seed}{whole}"
-    empty = [name for code, name in enumerate(SPLITS) if shares[code] and not (splits == code).any()]
     listing = _with_splits(listing, splits, note)
-    if empty and len(splits):
-        units = plural(len(np.unique(groups[groups != ""])), "group") if whole else plural(len(splits), "row")
-        note = f"WARNING no row is in {' or '.join(empty)}: {units} cannot be divided by these shares"
+    expected = np.array(shares) * len(splits)
+    empty = [name for code, name in enumerate(SPLITS) if expected[code] >= 1 and not (splits == code).any()]
+    if empty and whole:
+        count = plural(len(np.unique(groups[groups != ""])), "group")
+        note = f"WARNING no row is in {' or '.join(empty)}: {count} cannot be divided by these shares"
         listing = replace(listing, notes=(*listing.notes, note))
     return listing
 
