@@ -44,7 +44,7 @@ def predict(
     rule: Annotated[
         str | None,
         typer.Option(
-            "--rule", help="Rule to apply. Default: best, else stack, else the last rule of the model."
+            "--rule", help="Rule to apply. Default: selected, else stack, else the last rule of the model."
         ),
     ] = None,
     priors: Annotated[

@@ -54,8 +54,9 @@ class FuseConfig:
     ----------
     rules : names out of ``RULES``, or ``module:Class``
         Fusion rules, separated by commas or repeated: mean, max, min, product, weighted, stack, boost, gate, threshold,
-        best, or module:Class. Default: all but threshold. best chooses, in inner folds of the calibration rows, among
-        the other rules of this list and 2d-recalibrated. If best is the only rule, it chooses among all default rules.
+        selected, or module:Class. Default: all but threshold. selected chooses, in inner folds of the calibration
+        rows, among the other rules of this list and 2d-recalibrated. If selected is the only rule, it chooses among
+        all default rules.
     primary : name out of ``RULES``, or None
         Rule of the primary comparison, added to the rules if it is not among them. Default: stack if it is among the
         rules, else the first of them.
@@ -78,7 +79,7 @@ class FuseConfig:
         or if the val split itself is reported.
     repeats : int or None
         Number of cross-fittings with new folds, whose results are averaged. Default: 10, or 3 if each also refits the
-        heads because there is no train split. boost and best are cross-fitted once. Not used without folds.
+        heads because there is no train split. boost and selected are cross-fitted once. Not used without folds.
     seed : int
         Seed of all random numbers.
     draws : int
@@ -89,8 +90,8 @@ class FuseConfig:
         Calibration of 2D and 3D predictions before every rule, fitted on the calibration rows: none, temperature, or
         bias (a temperature and an offset per class).
     objective : str or None
-        Objective: accuracy (default), balanced or logloss; for valence-arousal rmse (default) or ccc. weighted and best
-        optimise the objective itself; other rules minimise a smooth loss, such as log loss for accuracy.
+        Objective: accuracy (default), balanced or logloss; for valence-arousal rmse (default) or ccc. weighted and
+        selected optimise the objective itself; other rules minimise a smooth loss, such as log loss for accuracy.
     controls : bool
         Also fit each rule with permuted codes, as a control. Without controls, no claim is made.
     permutations : int

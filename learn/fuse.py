@@ -220,9 +220,9 @@ def _reasons_unusable(names: tuple[str, ...], config: FuseConfig, table: FusionT
 
 def _rule_settings(config: FuseConfig, table: FusionTable) -> RuleSettings:
     """Settings of the run that every rule gets."""
-    candidates = tuple(name for name in config.rules if name != "best")
-    if not candidates:  # best alone chooses among the default rules
-        default = tuple(name for name in DEFAULT_RULES if name != "best")
+    candidates = tuple(name for name in config.rules if name != "selected")
+    if not candidates:  # selected alone chooses among the default rules
+        default = tuple(name for name in DEFAULT_RULES if name != "selected")
         reasons = _reasons_unusable(default, config, table)
         candidates = tuple(name for name in default if name not in reasons)
     return RuleSettings(

@@ -87,8 +87,8 @@ class FusionModel:
 
     @property
     def preferred(self) -> str:
-        """The default rule for predictions: ``best``, else ``stack``, else the last."""
-        return next((name for name in ("best", "stack") if name in self.rules), list(self.rules)[-1])
+        """The default rule for predictions: ``selected``, else ``stack``, else the last."""
+        return next((name for name in ("selected", "stack") if name in self.rules), list(self.rules)[-1])
 
     def reference(self, rule: str) -> str:
         """Predictor of the rows without 3D: ``2d-recalibrated``, or ``2d`` if the rule was not fitted."""

@@ -83,7 +83,7 @@ def predict_files(
     stores : stores of codes, for a model with a head
     three_d : file of 3D predictions, for a model without a head; joined to ``two_d`` by id
     ids, classes : ids of the rows and classes of the columns of ``two_d``, if the file does not have them
-    rule : name of a rule of the model; by default ``best``, else ``stack``, else the last
+    rule : name of a rule of the model; by default ``selected``, else ``stack``, else the last
     priors : ``fitted``, ``uniform``, ``estimate``, or a file of class shares (:func:`~.priors.read_shares`)
         Class shares that the probabilities are corrected for.
     allow_missing, force : see :func:`~ig3d.features.join.load_table`

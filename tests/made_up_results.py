@@ -80,7 +80,7 @@ def made(task="classes", *, classes=("happy", "sad", "anger"), gain=1.0, seed=0,
 def with_predictors(shown, predictors, *, primary=None, covered=None, references=("2d-recalibrated", "2d")):
     """A result over other predictors, its figures measured anew."""
     covered = shown.covered if covered is None else covered
-    names = [of.name for of in predictors if of.role == "rule" and of.name != "best"]
+    names = [of.name for of in predictors if of.role == "rule" and of.name != "selected"]
     figures = figures_of(
         predictors, shown.truth, covered, shown.groups, task=shown.task, classes=shown.classes, draws=200, seed=0,
         family=metric_names(shown.task), references=references,

@@ -9,14 +9,14 @@ import numpy as np
 
 from ig3d.learn import heads as head_table
 from ig3d.learn.heads import gbm, linear, paper
-from ig3d.learn.rules import best, boost, calibrate, gate, over_both, stack, weighted
+from ig3d.learn.rules import boost, calibrate, gate, over_both, selected, stack, weighted
 
 RULES = {
     "weighted": weighted.Weighted,
     "stack": stack.Stack,
     "boost": boost.Boost,
     "gate": gate.Gate,
-    "best": best.Best,
+    "selected": selected.Selected,
     "over both": over_both.OverBoth,
     "calibrate": calibrate.Calibrated,
 }
@@ -99,7 +99,7 @@ class Recorder:
 
     def _spy_inner(self, monkeypatch):
         """Folds, held-out parts and the solvers of the rules."""
-        for name, module in (("stack", stack), ("gate", gate), ("best", best)):
+        for name, module in (("stack", stack), ("gate", gate), ("selected", selected)):
 
             def folds(y, task, groups, count, seed, *, name=name, original=module.inner_folds):
                 fold = original(y, task, groups, count, seed)
@@ -177,15 +177,15 @@ class Recorder:
         monkeypatch.setattr(gate.Gate, "_descend", descended)
         monkeypatch.setattr(gate.Gate, "_loss", loss)
 
-        held_by = best.Best._held_out
+        held_by = selected.Selected._held_out
 
         def of_candidate(rule, candidate, columns, y, groups, fold):
             rows = self.rows_of_columns(columns)
             for held in set(fold):
-                self.tested["best"].append((rows[fold != held], rows[fold == held]))
+                self.tested["selected"].append((rows[fold != held], rows[fold == held]))
             return held_by(rule, candidate, columns, y, groups, fold)
 
-        monkeypatch.setattr(best.Best, "_held_out", of_candidate)
+        monkeypatch.setattr(selected.Selected, "_held_out", of_candidate)
 
     def _spy_heads(self, monkeypatch):
         for name, kinds in HEADS.items():

@@ -23,8 +23,8 @@ from ig3d.learn.rules import stack
 
 EVERY = replace(FAST, rules=DEFAULT_RULES)
 # best fits every candidate several times over: without it, or with few candidates
-EACH = replace(FAST, rules=tuple(name for name in DEFAULT_RULES if name != "best"))
-BEST = replace(FAST, rules=("mean", "stack", "best"))
+EACH = replace(FAST, rules=tuple(name for name in DEFAULT_RULES if name != "selected"))
+SELECTED = replace(FAST, rules=("mean", "stack", "selected"))
 
 
 def rule_of(result, name, condition="real"):
@@ -71,7 +71,7 @@ def test_the_order_of_rows_changes_no_byte_of_any_rule(task, split):
     )
     for config in (
         replace(EACH, model=True, rule_options={"stack": {"codes": True}, "weighted": {"per_class": True}}),
-        replace(BEST, rules=("mean", "best")),
+        replace(SELECTED, rules=("mean", "selected")),
     ):
         one, two = (bytes_of(fuse_predictions(each, config)) for each in (table, shuffled))
         assert one == two
@@ -180,8 +180,8 @@ def test_calibration_is_fitted_in_every_fold_and_recorded():
 
 def test_best_chooses_in_every_fold_on_its_fitting_rows():
     table = make_table(150, split=lambda row: -1)
-    result = fuse_predictions(table, replace(BEST, controls=False))
-    best = rule_of(result, "best")
+    result = fuse_predictions(table, replace(SELECTED, controls=False))
+    best = rule_of(result, "selected")
     assert len(best.fitted) == 3
     for fuser, fitted in zip(result.plan.fold_models, best.fitted, strict=True):
         assert set(fitted["inner_accuracy"]) == {"2d-recalibrated", "mean", "stack"}
@@ -189,9 +189,9 @@ def test_best_chooses_in_every_fold_on_its_fitting_rows():
         chosen = rule_of(result, fitted["chosen"]).values[where]
         with_3d = result.covered[where]
         assert np.array_equal(best.values[where][with_3d], chosen[with_3d])
-    small = replace(FAST, rules=("best",), controls=False)
+    small = replace(FAST, rules=("selected",), controls=False)
     everything = fuse_predictions(make_table(45), small)  # named alone it chooses among all
-    assert set(rule_of(everything, "best").fitted[0]["inner_accuracy"]) >= {
+    assert set(rule_of(everything, "selected").fitted[0]["inner_accuracy"]) >= {
         "weighted",
         "boost",
         "gate",

@@ -84,12 +84,12 @@ def test_every_fit_of_every_rule_sees_whole_groups(monkeypatch, case, task):
 def test_best_chooses_by_whole_groups_and_its_candidates_too(monkeypatch, case, task):
     splits, options = CASES[case]
     table = grouped_table(splits, task=task)
-    rules = ("mean", "weighted", "stack", "gate", "best")
+    rules = ("mean", "weighted", "stack", "gate", "selected")
     recorder, _ = run(monkeypatch, table, replace(QUICK, rules=rules, controls=False, **options))
-    assert recorder.fits["best: inner fold"] and recorder.tested["best"]
-    # the folds within the folds of best: a stack sees two thirds of two thirds
+    assert recorder.fits["selected: inner fold"] and recorder.tested["selected"]
+    # the folds within the folds of selected: a stack sees two thirds of two thirds
     sizes = {len(rows) for rows in recorder.fits["stack: inner fold"]}
-    largest = max(len(rows) for rows in recorder.fits["rule best"])
+    largest = max(len(rows) for rows in recorder.fits["rule selected"])
     assert min(sizes) < 0.55 * largest
 
 

@@ -255,7 +255,7 @@ def test_ready_predictions_need_no_labels_and_join_by_id(ig3d, tmp_path):
 @pytest.mark.parametrize("head", ["linear", "gbm"])
 def test_a_saved_model_gives_the_same_predictions_for_every_rule(tmp_path, task, head):
     table = make_table(90, task=task)
-    rules = ("mean", "stack", "boost", "gate", "best")
+    rules = ("mean", "stack", "boost", "gate", "selected")
     calibrate = "bias" if task == "classes" else "none"
     config = replace(FAST, head=head, rules=rules, controls=False, calibrate=calibrate)
     result = fuse_predictions(table, config)
@@ -276,7 +276,7 @@ def test_a_saved_model_gives_the_same_predictions_for_every_rule(tmp_path, task,
     unfitted = fitting_marks(model, table.id, "mean")
     assert (unfitted == np.where(marks == "calibration", "" if calibrate == "none" else marks, marks)).all()
     assert model.calibrate == config.calibrate and model.quality_columns == table.quality_columns
-    assert model.preferred == "best"
+    assert model.preferred == "selected"
 
 
 @pytest.mark.parametrize("task", ["classes", "va"])

@@ -241,5 +241,5 @@ def test_rules_choose_the_strongest_penalty_and_no_trees_on_noise(task):
     assert not any(boost.trees_)
     gate = make_rule("gate", choices).fit(columns, y)
     assert gate.penalty_ >= 0.01
-    best = make_rule("best", choices).fit(columns, y)
+    best = make_rule("selected", choices).fit(columns, y)
     assert best.chosen_ != "mean"

@@ -149,9 +149,9 @@ def test_without_a_control_there_is_no_claim(result):
 
 def test_best_is_the_effect_size_where_it_was_run(result):
     rng = np.random.default_rng(5)
-    chosen = Predictor("best", "rule", True, rng.normal(size=result.predictors[0].values.shape))
+    chosen = Predictor("selected", "rule", True, rng.normal(size=result.predictors[0].values.shape))
     shown = with_predictors(result, [*result.predictors, chosen])
-    assert findings(shown)["effect"]["rule"] == "best"
+    assert findings(shown)["effect"]["rule"] == "selected"
     assert (
         "The 3D codes are informative in log loss, but a significant loss in accuracy and macro-F1 is shown"
         in sentences(shown)[1]

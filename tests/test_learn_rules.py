@@ -172,7 +172,7 @@ def test_stack_beats_both_and_recalibration_corrects_wrong_class_shares():
     assert loss["stack"] < loss["2d-recalibrated"] - 0.1
 
 
-@pytest.mark.parametrize("name", ["stack", "boost", "best"])
+@pytest.mark.parametrize("name", ["stack", "boost", "selected"])
 def test_random_3d_predictions_gain_nothing_over_recalibration(name):
     columns, y = class_rows(1200)
     rng = np.random.default_rng(9)

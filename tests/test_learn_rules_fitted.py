@@ -16,12 +16,12 @@ from ig3d.learn.evaluate.metrics import measure
 from ig3d.learn.evaluate.predictors import find
 from ig3d.learn.fuse import fuse_predictions
 from ig3d.learn.rules import Columns, RuleSettings, make_rule, stack
-from ig3d.learn.rules.best import Best
 from ig3d.learn.rules.boost import Boost
 from ig3d.learn.rules.calibrate import Calibration
 from ig3d.learn.rules.columns import probabilities
 from ig3d.learn.rules.gate import Gate
 from ig3d.learn.rules.objective import row_weights
+from ig3d.learn.rules.selected import Selected
 from ig3d.learn.rules.solver import logistic_correction, minimised
 from ig3d.learn.rules.stack import Stack, simplest
 from ig3d.learn.rules.threshold import Threshold
@@ -253,16 +253,16 @@ def test_best_chooses_the_rule_that_is_best_on_held_out_rows():
     y = rng.integers(0, 3, 900)
     two, three = rng.normal(size=(900, 3)), rng.normal(size=(900, 3)) + 3 * np.eye(3)[y]
     choices = RuleSettings(task="classes", objective="logloss", candidates=("mean", "min", "stack"))
-    fitted = make_rule("best", choices).fit(Columns(two, three), y)
+    fitted = make_rule("selected", choices).fit(Columns(two, three), y)
     assert fitted.chosen_ == "stack" and set(fitted.costs_) == {"2d-recalibrated", "mean", "min", "stack"}
     alone = make_rule("stack", choices).fit(Columns(two, three), y)
     assert np.array_equal(fitted.apply(Columns(two, three)), alone.apply(Columns(two, three)))
     useless = Columns(three, two)  # the 3D scores have no information
     assert (
-        make_rule("best", replace(choices, candidates=("mean", "min"))).fit(useless, y).chosen_
+        make_rule("selected", replace(choices, candidates=("mean", "min"))).fit(useless, y).chosen_
         == "2d-recalibrated"
     )
-    few = make_rule("best", choices).fit(Columns(two[:4], three[:4]), y[:4])
+    few = make_rule("selected", choices).fit(Columns(two[:4], three[:4]), y[:4])
     assert few.chosen_ == "2d-recalibrated" and few.costs_ == {}
 
 
@@ -284,7 +284,7 @@ def test_best_does_not_choose_a_rule_that_memorises_its_rows():
     y = rng.integers(0, 3, 300)
     two = rng.normal(size=(300, 3)) + np.eye(3)[y]
     rules = (("memory", Memory()), ("plain", Stack(use_3d=False)))
-    assert Best(rules).fit(Columns(two, two), y).chosen_ == "plain"
+    assert Selected(rules).fit(Columns(two, two), y).chosen_ == "plain"
 
 
 def test_balanced_row_weights_give_classes_equal_weight():

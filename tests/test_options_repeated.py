@@ -51,7 +51,17 @@ def test_without_them_the_defaults_are_taken(files, ig3d, tmp_path):
     ended = ig3d("fuse", *files, *QUICK, "--head", "linear", "--no-controls", "--out", tmp_path / "out")
     assert ended.returncode == 0, ended.stderr
     config = json.loads((tmp_path / "out" / "record.json").read_text())["config"]
-    assert config["rules"] == ["mean", "max", "min", "product", "weighted", "stack", "boost", "gate", "best"]
+    assert config["rules"] == [
+        "mean",
+        "max",
+        "min",
+        "product",
+        "weighted",
+        "stack",
+        "boost",
+        "gate",
+        "selected",
+    ]
     assert config["blocks"] == "full" and config["head"] == "linear"
 
 

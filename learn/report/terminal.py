@@ -98,8 +98,8 @@ def _legend(view: View) -> str:
     control = view.control(view.primary_rule)
     if control is not None and control[1] == CONDITIONAL:
         parts.append("conditional: codes permuted among rows with similar 2D predictions")
-    if view.effect_rule == "best":
-        parts.append("best: in each fold, the rule with the best objective in inner folds")
+    if view.effect_rule == "selected":
+        parts.append("selected: the rule with the best objective in inner folds")
     if view.partial and any(of.rows == "covered" for of in view.entries):
         parts.append(f"{ON_COVERED} on rows with 3D codes only")
     return "; ".join(parts)

@@ -244,8 +244,8 @@ class View:
 
     @property
     def effect_rule(self) -> str:
-        """The rule of the effect size: ``best``, which chooses on calibration rows, where it was run."""
-        return "best" if self.entry("best") is not None else self.primary_rule
+        """The rule of the effect size: ``selected``, which chooses on calibration rows, where it was run."""
+        return "selected" if self.entry("selected") is not None else self.primary_rule
 
     @property
     def shown_rule(self) -> str | None:

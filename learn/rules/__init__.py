@@ -48,7 +48,7 @@ RULES: Mapping[str, str] = {
     "boost": "boost:Boost",
     "gate": "gate:Gate",
     "threshold": "threshold:Threshold",
-    "best": "best:Best",
+    "selected": "selected:Selected",
 }
 RECALIBRATED = "2d-recalibrated"  # the stack without 3D columns
 # Names of our classes that a saved model may hold, as skops writes them.
@@ -72,7 +72,7 @@ class RuleSettings:
     options : rule -> parameter -> value
     seed : seed of inner folds and of trees
     threads : threads of LightGBM, 0 for all cores; results do not depend on it
-    candidates : rules among which ``best`` chooses
+    candidates : rules among which ``selected`` chooses
     """
 
     task: str

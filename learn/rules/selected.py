@@ -15,7 +15,7 @@ from .objective import cost_of, inner_folds
 _INNER_FOLDS = 3
 
 
-class Best(Rule):
+class Selected(Rule):
     """The rule with the best objective in inner folds of the calibration rows, refitted to all of them.
 
     The choice is part of the fit. Each cross-fitted model makes its own choice, so that results include the cost of
@@ -49,7 +49,7 @@ class Best(Rule):
         self.objective = objective
         self.random_state = random_state
 
-    def fit(self, columns: Columns, y: np.ndarray, groups: np.ndarray | None = None) -> Best:
+    def fit(self, columns: Columns, y: np.ndarray, groups: np.ndarray | None = None) -> Selected:
         """Choose and fit to labels (n,) or targets (n, 2); inner folds do not divide ``groups`` (n,)."""
         fold = inner_folds(y, self.task, groups, _INNER_FOLDS, self.random_state)
         costs = {}
