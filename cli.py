@@ -49,7 +49,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-app.command("run", cls=Command)(run.run)
+app.command("run", cls=run.RunCommand)(run.run)
 app.command("extract", cls=Command)(extract.extract)
 app.command("join", cls=Command)(extract.join)
 app.command("inspect", cls=Command)(store.inspect)

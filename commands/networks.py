@@ -30,6 +30,7 @@ from .options import (
     joined,
     list_dataset,
     output_file,
+    output_with,
 )
 
 Crop = Annotated[
@@ -48,7 +49,10 @@ def train_2d(
     out: Annotated[
         Path,
         typer.Option(
-            "--out", help="Checkpoint to write (.safetensors).", show_default=False, callback=output_file
+            "--out",
+            help="Checkpoint to write (.safetensors).",
+            show_default=False,
+            callback=output_with(".safetensors"),
         ),
     ],
     like: Like = None,
@@ -166,7 +170,8 @@ def logits(
         ),
     ],
     out: Annotated[
-        Path, typer.Option("--out", help="File to write (.npz).", show_default=False, callback=output_file)
+        Path,
+        typer.Option("--out", help="File to write (.npz).", show_default=False, callback=output_with(".npz")),
     ],
     like: Like = None,
     dataset: Dataset = "folder",

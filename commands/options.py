@@ -28,6 +28,17 @@ def output_file(path: Path | None) -> Path | None:
     return path
 
 
+def output_with(*suffixes: str) -> Callable[[typer.CallbackParam, Path | None], Path | None]:
+    """Callback as :func:`output_file`, for a file whose name must end in one of the suffixes."""
+
+    def check(option: typer.CallbackParam, path: Path | None) -> Path | None:
+        if path is not None and path.suffix.lower() not in suffixes:
+            raise UsageError(f"{option.name}: {path} does not end in {' or '.join(suffixes)}; rename it")
+        return output_file(path)
+
+    return check
+
+
 def _checked_seed(seed: int) -> int:
     from ..learn.config import check_seed
 
@@ -289,7 +300,14 @@ def list_dataset(
     from ..extract.datasets import list_samples
 
     if like is not None:
-        named = {"--manifest": manifest, "--split": split, "--groups": groups, "--label-map": label_map}
+        named = {
+            "--dataset": None if dataset == "folder" else dataset,
+            "--manifest": manifest,
+            "--split": split,
+            "--split-seed": seed or None,
+            "--groups": groups,
+            "--label-map": label_map,
+        }
         if refused := [name for name, value in named.items() if value is not None]:
             raise UsageError(f"like: labels, splits and groups come from {like}; remove {', '.join(refused)}")
         listing = _samples_of_store(like, root)

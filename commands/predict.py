@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..console import say
-from .options import Force, output_file
+from .options import Force, output_with
 
 
 def predict(
@@ -27,7 +27,10 @@ def predict(
         ),
     ],
     out: Annotated[
-        Path, typer.Option("--out", help="Table to write (.csv).", show_default=False, callback=output_file)
+        Path,
+        typer.Option(
+            "--out", help="Table to write (.csv).", show_default=False, callback=output_with(".csv")
+        ),
     ],
     stores: Annotated[
         list[Path] | None,

@@ -19,7 +19,7 @@ from .options import (
     TwoDClasses,
     TwoDIds,
     joined,
-    output_file,
+    output_with,
 )
 
 
@@ -61,7 +61,8 @@ def smooth(
     ],
     store: Annotated[Path, typer.Option("--3d-store", help="Store of the frames.", show_default=False)],
     out: Annotated[
-        Path, typer.Option("--out", help="File to write (.npz).", show_default=False, callback=output_file)
+        Path,
+        typer.Option("--out", help="File to write (.npz).", show_default=False, callback=output_with(".npz")),
     ],
     seconds: Annotated[
         float, typer.Option("--seconds", help="Standard deviation of the Gaussian weights, in seconds.")

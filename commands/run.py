@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,6 +23,24 @@ _steps.command("check", cls=Command)(predictions.check)
 _steps.command("fuse", cls=Command)(fuse.fuse)
 _steps.command("report", cls=Command)(report.report)
 _COMMANDS = typer.main.get_group(_steps).commands
+_WITH_OPTIONS = ("extract", "check", "fuse")  # steps whose options --set sets
+
+
+class RunCommand(Command):
+    """Command whose error for an unknown option names the ``--set`` for an option of a step."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        own = {name for option in self.get_params(ctx) for name in (*option.opts, *option.secondary_opts)}
+        for name in (word.partition("=")[0] for word in args if word.startswith("--")):
+            settings = [
+                f"--set {step}.{name.removeprefix('--')}{'' if getattr(option, 'is_flag', False) else '=...'}"
+                for step in _WITH_OPTIONS
+                for option in _COMMANDS[step].params
+                if name in (*option.opts, *option.secondary_opts)
+            ]
+            if settings and name not in own:
+                raise UsageError(f"run: {name} is an option of a step; pass {' or '.join(settings)}")
+        return super().parse_args(ctx, args)
 
 
 def run(
@@ -138,7 +156,7 @@ def _options(settings: list[str]) -> dict[str, list[str]]:
     ------
     UsageError : another form, or an option that ``ig3d run`` sets itself.
     """
-    words: dict[str, list[str]] = {"extract": [], "check": [], "fuse": []}
+    words: dict[str, list[str]] = {step: [] for step in _WITH_OPTIONS}
     for text in settings:
         target, equals, value = text.partition("=")
         step, dot, option = target.partition(".")

@@ -19,13 +19,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-_LEGEND = (
-    "codes only: rows with a label and codes but no prediction (normal for train rows); right: accuracy; best order: "
-    "accuracy with the best permutation of the classes (if it is higher than right, the class order is suspect); r: "
-    "correlation with the labels"
-)
-
-
 @dataclass(frozen=True, slots=True)
 class PartCheck:
     """Counts and accuracy of the rows of one split, or of all rows.
@@ -202,7 +195,7 @@ def print_check(notes: tuple[str, ...], checks: tuple[FileCheck, ...], console: 
         for note in check.notes:
             console.print(f"  {note.removeprefix(f'{check.source}: ')}", markup=False, soft_wrap=True)
         if check.parts:
-            heads = ("valence r", "arousal r") if check.task == "va" else ("right", "best order")
+            heads = ("valence r", "arousal r") if check.task == "va" else ("accuracy", "in best order")
             table = Table(box=None, header_style="bold", padding=(0, 0, 0, 2))
             for head in (
                 "split",
@@ -221,17 +214,14 @@ def print_check(notes: tuple[str, ...], checks: tuple[FileCheck, ...], console: 
             console.print(table)
             console.print(f"  {check.spread}", markup=False, soft_wrap=True)
         for problem in check.problems:
-            console.print(
-                f"  PROBLEM {problem.removeprefix(f'{check.source}: ')}", style="bold", markup=False
-            )
+            line = f"  PROBLEM {problem.removeprefix(f'{check.source}: ')}"
+            console.print(line, style="bold", markup=False, soft_wrap=True)
         if not check.problems:
             console.print(
                 "  ok: rows and classes match the samples and agree with the labels",
                 markup=False,
                 soft_wrap=True,
             )
-    if any(check.parts for check in checks):
-        console.print(f"\n{_LEGEND}", soft_wrap=True)
 
 
 def _shown(value: float, task: str) -> str:

@@ -147,6 +147,10 @@ def shares_of(
     }
 
 
+def _per_cent(share: float) -> str:
+    return "<0.1 %" if 0 < share < 1e-3 else f"{100 * share:.3g} %"
+
+
 def describe_shares(classes: Sequence[str], shares: np.ndarray, others: np.ndarray, limit: int = 8) -> str:
     """Text of class shares (k,) in per cent, with ``others`` (k,) in brackets; largest difference first.
 
@@ -154,5 +158,5 @@ def describe_shares(classes: Sequence[str], shares: np.ndarray, others: np.ndarr
     'happy 20 % (60 %), sad 50 % (20 %), fear 30 % (20 %)'
     """
     order = np.argsort(-np.abs(shares - others), kind="stable")
-    shown = [f"{classes[k]} {100 * shares[k]:.3g} % ({100 * others[k]:.3g} %)" for k in order[:limit]]
+    shown = [f"{classes[k]} {_per_cent(shares[k])} ({_per_cent(others[k])})" for k in order[:limit]]
     return ", ".join(shown) + (f" and {len(order) - limit} more" if len(order) > limit else "")

@@ -28,6 +28,7 @@ FITTED, UNIFORM, ESTIMATE = "fitted", "uniform", "estimate"
 _ITERATIONS = 5_000
 _TOLERANCE = 1e-7  # change of the estimated shares at which the iterations end
 _ROWS_PER_CLASS = 10  # shares that are estimated from fewer rows are uncertain
+_ROUNDING = 0.0101  # largest difference of a sum of shares from 1
 _MOST_BYTES = 1 << 20  # of a JSON file
 # A difference of class shares is reported if its p is below the first, and half the sum of absolute differences is at
 # least the second.
@@ -179,7 +180,7 @@ def estimated_shares(log_p: np.ndarray, implied: np.ndarray) -> np.ndarray:
 def read_shares(path: str | Path, classes: Sequence[str]) -> np.ndarray:
     """(k,) class shares of sum 1 from a CSV table with columns ``class`` and ``share``, or a JSON object.
 
-    Counts and per cent are accepted: the numbers are divided by their sum.
+    Numbers must sum to 1 or 100, but for rounding, or be counts: whole numbers, which are divided by their sum.
 
     Raises
     ------
@@ -210,6 +211,12 @@ def read_shares(path: str | Path, classes: Sequence[str]) -> np.ndarray:
     shares = np.array([by_class[name] for name in classes])
     if not shares.any():
         raise UsageError(f"priors: all shares in {path} are 0; give some class a share above 0")
+    total = sum(by_class.values())
+    if (shares % 1).any() and min(abs(total - 1), abs(total / 100 - 1)) > _ROUNDING:
+        raise UsageError(
+            f"priors: the shares in {path} sum to {total:.4g}; give shares that sum to 1 or 100, or "
+            "whole numbers as counts"
+        )
     shares /= shares.max()  # the sum of large counts is finite
     return np.asarray(shares / shares.sum())
 

@@ -99,6 +99,25 @@ class LoadedNetwork:
     sha256: str
 
 
+def check_architecture(name: str) -> None:
+    """Raise an error if timm has no such network.
+
+    Raises
+    ------
+    UsageError : the message has similar names, if there are any.
+    """
+    if not timm.is_model(name):
+        similar = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=4)
+        names = (
+            f"similar names: {', '.join(similar)}"
+            if similar
+            else "names are, for example, resnet18 and convnext_tiny"
+        )
+        raise UsageError(
+            f"network: timm has no network {name!r}; {names} (all: timm.list_models() in Python)"
+        )
+
+
 def build(architecture: str, *, outputs: int, size: int) -> nn.Module:
     """Build a timm network with random weights; nothing is downloaded.
 
@@ -106,10 +125,7 @@ def build(architecture: str, *, outputs: int, size: int) -> nn.Module:
     ------
     UsageError : timm has no such network, or the network does not support this input size.
     """
-    if not timm.is_model(architecture):
-        similar = difflib.get_close_matches(architecture, timm.list_models(), n=4)
-        hint = f"; similar names: {', '.join(similar)}" if similar else "; see timm.list_models()"
-        raise UsageError(f"network: timm has no network {architecture!r}{hint}")
+    check_architecture(architecture)
     fixed = bool(
         (timm.get_pretrained_cfg(architecture, allow_unregistered=True) or _NO_CONFIG).fixed_input_size
     )

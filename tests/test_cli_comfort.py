@@ -158,6 +158,15 @@ def test_run_refuses_what_it_cannot_do(ig3d: Program, data: tuple[Path, Path], t
         assert ended.returncode == 2, ended.stderr
         assert "1 of 3" not in ended.stderr
         assert words in ended.stderr and "Traceback" not in ended.stderr
+    for words, advice in (
+        (["--draws", 300], "pass --set fuse.draws=..."),
+        (["--no-controls"], "pass --set fuse.no-controls"),
+        (["--force"], "pass --set check.force or --set fuse.force"),
+    ):
+        ended = ig3d(*command, *words)
+        assert ended.returncode == 2 and ended.stderr.endswith(f"{advice}\n"), ended.stderr
+    ended = ig3d(*command, "--drws", 300)
+    assert ended.returncode == 2 and "No such option: --drws" in ended.stderr
     ended = ig3d(*command[:3], tmp_path / "none.npz", *command[4:])
     assert ended.returncode == 1 and "no such file of predictions" in ended.stderr
     assert not (tmp_path / "study").exists(), "nothing is extracted before the predictions are read"

@@ -71,6 +71,11 @@ def test_every_file_has_its_outcome_and_one_bad_one_exits_1(toy, tmp_path, ig3d)
     assert "300 of 300 ids cannot be matched" in outcomes[3].problems[0]
     ended = ig3d("predictions", "check", *files, "--3d-store", store)
     assert ended.returncode == 1 and ended.stdout.count("PROBLEM") == 3 and ended.stderr == ""
+    lines = ended.stdout.splitlines()
+    assert all(
+        f"  PROBLEM {outcomes[k].problems[0].removeprefix(f'{outcomes[k].source}: ')}" in lines
+        for k in (1, 2)
+    )
     assert ig3d("predictions", "check", files[2], "--3d-store", store, "--allow-missing").returncode == 0
 
 

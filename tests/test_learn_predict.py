@@ -209,6 +209,9 @@ def test_the_command_refuses_in_one_line_what_does_not_fit(ig3d, fitted):
         ended = ig3d("predict", model, *options, "--out", folder / "p.csv")
         assert ended.returncode in (1, 2) and reason in ended.stderr, (reason, ended.stderr)
         assert len(ended.stderr.strip().splitlines()) == 1 and not (folder / "p.csv").exists()
+    ended = ig3d("predict", model, *good, "--out", folder / "p.txt")
+    assert ended.returncode == 2 and "p.txt does not end in .csv; rename it" in ended.stderr
+    assert not (folder / "p.txt").exists()
 
 
 def test_classes_in_another_order_are_put_in_the_models(ig3d, fitted):

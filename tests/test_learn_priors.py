@@ -17,7 +17,14 @@ from ig3d.errors import ModelError, UsageError
 from ig3d.features.inputs import Inputs
 from ig3d.features.join import load_table
 from ig3d.features.predictions import Predictions, log_softmax
-from ig3d.learn.class_shares import ClassCounts, RuleShares, count_classes, difference_p, implied_shares
+from ig3d.learn.class_shares import (
+    ClassCounts,
+    RuleShares,
+    count_classes,
+    describe_shares,
+    difference_p,
+    implied_shares,
+)
 from ig3d.learn.fuse import FuseConfig, fuse_files, fuse_predictions
 from ig3d.learn.model import load_model, save_model
 from ig3d.learn.predict import predict
@@ -207,6 +214,11 @@ def test_the_example_of_the_docs(ig3d, folder: Path, monkeypatch: pytest.MonkeyP
     assert (folder / "p.csv").read_text().startswith("id,label,p_happy,p_sad,p_anger,has_3d,seen\n")
 
 
+def test_small_shares_are_not_shown_with_an_exponent() -> None:
+    text = describe_shares(CLASSES, np.array([0.7, 0.3, 2.5e-22]), np.array([0.5, 0, 0.5]))
+    assert text == "anger <0.1 % (50 %), sad 30 % (0 %), happy 70 % (50 %)"
+
+
 def test_the_warning_has_the_shares(ig3d, folder: Path) -> None:
     common = ("predict", folder / "model.skops", "--out", folder / "w.csv")
     ended = ig3d(*common, "--2d-logits", folder / "new.npz", "--3d-store", folder / "new.h5")
@@ -269,6 +281,8 @@ def test_few_rows_are_an_uncertain_estimate(folder: Path, tmp_path: Path) -> Non
 def test_files_of_shares(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("Share;class\n30;Sadness\n60;happy\n10;anger\n")
     (tmp_path / "a.json").write_text(json.dumps({"happy": 6, "sad": 3, "angry": 1}))
+    (tmp_path / "rounded.csv").write_text("class,share\nhappy,.33\nsad,.33\nanger,.33\n")
+    np.testing.assert_allclose(read_shares(tmp_path / "rounded.csv", CLASSES), [1 / 3] * 3)
     (tmp_path / "large.json").write_text('{"happy": 1e308, "sad": 1e308, "anger": 0}')
     for name in ("a.csv", "a.json"):
         np.testing.assert_allclose(read_shares(tmp_path / name, CLASSES), [0.6, 0.3, 0.1])
@@ -283,6 +297,8 @@ def test_files_of_shares(tmp_path: Path) -> None:
         ("a.csv", "class,share\nhappy,1\nsad,nan\nanger,1\n", "sad nan"),
         ("a.csv", "class,share\nhappy,1\nsad,\nanger,1\n", "not numbers of at least 0"),
         ("a.csv", "class,share\nhappy,0\nsad,0\nanger,0\n", "all shares in .* are 0"),
+        ("a.csv", "class,share\nhappy,.5\nsad,.5\nanger,.4\n", r"sum to 1\.4; give shares that sum to 1 or 100"),
+        ("a.csv", "class,share\nhappy,45.5\nsad,45.5\nanger,12\n", "sum to 103;"),
         ("a.csv", "class,share\nhappy,1\nsad,1\nanger,1\nfear,1\n", r"does not have \(fear\)"),
         ("a.csv", "class,share\nhappy,1\nsad,1\nanger,1\nangry,1\n", r"more than once \(anger\)"),
         ("a.csv", "name,number\nhappy,1\n", r"columns name, number; name two of them class and share"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 
 import numpy as np
@@ -127,7 +128,7 @@ def test_the_record_is_read_back_and_the_same_command_gives_the_same_bytes(resul
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "expected the folder of a run with record.json in it, found none"),
+        (None, "is not the folder of a run: it has no record.json"),
         ("{", "a file that is none or damaged"),
         ("[1]", "got another file"),
         ('{"format": "ig3d-run", "format_version": 9}', "version 4, got ig3d-run version 9"),
@@ -346,7 +347,11 @@ def test_the_report_command(ig3d, result, tmp_path, monkeypatch):
     assert "2d-recalibrated" in ended.stdout and (tmp_path / "page" / "report.html").exists()
     assert ig3d("report", "run", "run").returncode == 0
     failed = ig3d("report", "nowhere")
-    assert failed.returncode == 1 and "expected the folder of a run" in failed.stderr
+    assert failed.returncode == 1 and "is not the folder of a run" in failed.stderr
+    write_result(result, tmp_path / "study" / "cells" / "a", command="ig3d fuse")
+    failed = ig3d("report", "study")
+    assert failed.returncode == 1
+    assert "contains 1 run: pass study/cells/a" in failed.stderr.replace(os.sep, "/")
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
     for runs in (["run"], ["run", "run"]):
         failed = ig3d("report", *runs, "--out", "run")

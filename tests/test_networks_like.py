@@ -71,3 +71,7 @@ def test_like_and_options_of_a_dataset_contradict_each_other(ig3d, tmp_path: Pat
     assert ended.returncode == 2 and "--like STORE" in ended.stderr
     ended = ig3d("logits", "--like", "x.h5", "--groups", "(a)", "--network", "fer", "--out", out)
     assert ended.returncode == 2 and "remove --groups" in ended.stderr
+    ended = ig3d(
+        "logits", "--like", "x.h5", "--dataset", "rafdb", "--split-seed", 3, "--network", "fer", "--out", out
+    )
+    assert ended.returncode == 2 and "remove --dataset, --split-seed" in ended.stderr

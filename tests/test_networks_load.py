@@ -444,6 +444,7 @@ def test_networks_that_are_not_there_or_another_thing(tmp_path: Path, clone: Pat
         (tmp_path / "p.pt", "no TorchScript network"),
         (tmp_path / "e.pt2", "torch.export cannot read this file"),
         ("no/net.py:Net", "the Python file .* does not exist"),
+        ("timm:nix", "timm has no network 'nix'; names are, for example, resnet18"),
         ("timm:resnet19", "timm has no network 'resnet19'; similar names: resnet"),
         ("timm:resnet18", "pass its trained weights with --weights"),
     ):

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ...errors import Ig3dError, RunError, shorten
+from ...errors import Ig3dError, RunError, listed, plural, shorten
 from ..config import PRIMARY_METRICS, FuseConfig
 from ..evaluate.counts import CONFUSION, RELIABILITY, confusion_table, reliability_table
 from ..evaluate.figures import COLUMNS, KEYS
@@ -282,9 +282,7 @@ def read_run(folder: str | Path) -> Run:
             raise RunError(f"{path}: expected the figures of a run, got a folder, a device or a pipe")
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as exc:
-        raise RunError(
-            f"{folder}: expected the folder of a run with {FILE} in it, found none; ig3d fuse --out makes one"
-        ) from exc
+        raise RunError(f"{folder}: {_without_record(Path(folder))}") from exc
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as exc:
         raise RunError(f"{path}: expected the figures of a run, got a file that is none or damaged") from exc
     if not isinstance(record, dict) or not str(record.get("format", "")).startswith("ig3d-"):
@@ -319,6 +317,16 @@ def read_run(folder: str | Path) -> Run:
         if wrong:
             raise RunError(f"{path.parent / table_name(FIGURES, record)}: {wrong}; make the run again")
         return replace(bare, tables=tables)
+
+
+def _without_record(folder: Path) -> str:
+    """End of the error for a folder that has no record, with the runs below it."""
+    runs = [str(path.parent) for pattern in ("*", "*/*") for path in sorted(folder.glob(f"{pattern}/{FILE}"))]
+    if not runs:
+        return f"is not the folder of a run: it has no {FILE}; ig3d fuse --out writes one"
+    results = [name for name in (FIGURES, "table.tex", "heatmap.png") if (folder / name).is_file()]
+    files = f"; {' and '.join(results)} compare them" if results else ""
+    return f"is not a run, but contains {plural(len(runs), 'run')}: pass {listed(runs, 3)}{files}"
 
 
 def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 import timm
@@ -10,6 +9,7 @@ import torch
 from timm.data.config import resolve_model_data_config
 
 from ...errors import ModelError, UsageError
+from ..checkpoint import check_architecture
 from .state import State, classifier_of, digest_module, fit_state, read_state
 from .values import NetworkSpec, Opened
 
@@ -17,12 +17,7 @@ from .values import NetworkSpec, Opened
 def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
     """Build the architecture with as many outputs as the weights have, and load the weights."""
     name = spec.network.removeprefix("timm:")
-    if not timm.is_model(name):
-        similar = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=4)
-        raise UsageError(
-            f"network: timm has no network {name!r}"
-            + (f"; similar names: {', '.join(similar)}" if similar else "")
-        )
+    check_architecture(name)
     if spec.weights is None:
         raise UsageError(f"network timm:{name}: pass its trained weights with --weights")
     state = read_state(spec.weights, spec.key)
