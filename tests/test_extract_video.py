@@ -308,10 +308,15 @@ def test_a_table_names_ranges_of_frames_and_ids(tmp_path: Path) -> None:
         ("path,start\na.mp4,early\n", "column start has early"),
         (
             "path,start\na.mp4,99\n",
-            r"no row has frames \(row 1, a.mp4: start 99; the last frame is 59, 2.95 s\)",
+            r"no row has frames; 1 row of .* \(row 1, a.mp4: start 99; the last frame is 59, 2.95 s\)",
         ),
-        ("path,start,end\na.mp4,2,1\n", "row 1, a.mp4: start 2, end 1"),
+        ("path,start,end\na.mp4,2,1\n", "row 1: end 1 is not after start 2"),
+        ("path,start,end\na.mp4,0,2\na.mp4,2,2\n", "row 2: end 2 is not after start 2"),
+        ("path,first_frame,last_frame\na.mp4,7,5\n", "row 1: last_frame 5 is before first_frame 7"),
         ("path,frame\na.mp4,60\n", "frame 60; the last frame is 59"),
+        ("path,first_frame\na.mp4,-2\na.mp4,1.5\n", r"first_frame has -2, 1.5; write whole numbers from 0"),
+        ("path,start\na.mp4,-1\n", "start has -1; write seconds from 0"),
+        ("path\nb.mp4\nc.mp4\n", r"b.mp4 does not exist, nor does any other of the 2 files"),
     ],
 )
 def test_tables_of_videos_that_are_refused(table: str, message: str, tmp_path: Path) -> None:
@@ -325,6 +330,38 @@ def test_a_damaged_or_missing_video_of_a_table_has_one_row(tmp_path: Path) -> No
     samples = manifest(tmp_path, "path,start,label\na.mp4,1,sad\nb.mp4,,happy\n").samples
     assert samples["id"].tolist() == ["a#000000", "b#000000"]
     assert samples["size_bytes"].tolist() == [0, -1]
+
+
+def test_intervals_of_a_missing_video_are_one_row(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", list(range(10)))
+    samples = manifest(
+        tmp_path, "path,start,end,label\na.mp4,,,sad\nb.mp4,0,1,sad\nb.mp4,1,2,happy\n"
+    ).samples
+    assert samples["id"].tolist() == [*(f"a#{frame:06d}" for frame in range(10)), "b#000000"]
+
+
+def test_rows_whose_frames_fps_leaves_out_are_reported(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", list(range(50)))
+    listing = manifest(tmp_path, "path,frame,label\na.mp4,0,sad\na.mp4,3,happy\na.mp4,77,sad\n", fps=5)
+    assert listing.samples["id"].tolist() == ["a#000000"]
+    notes = " ".join(listing.notes)
+    assert (
+        "WARNING --fps 5 leaves out every frame of 1 row of manifest.csv (row 2, a.mp4: frame 3); omit"
+        in notes
+    )
+    assert "1 row of manifest.csv without frames (row 3, a.mp4: frame 77; the last frame is 49" in notes
+    with pytest.raises(DatasetError, match=r"no row has frames; --fps 5 leaves out every frame of 1 row"):
+        manifest(tmp_path, "path,frame\na.mp4,3\n", fps=5)
+
+
+def test_other_names_of_columns_are_noted(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", list(range(50)))
+    notes = manifest(tmp_path, "video,begin,Stop,label\na.mp4,0,1,sad\n").notes
+    assert [note for note in notes if "read as" in note] == [
+        "column video of manifest.csv read as path",
+        "column begin of manifest.csv read as start",
+        "column Stop of manifest.csv read as end",
+    ]
 
 
 def test_annotations_of_affwild2_beside_its_videos(tmp_path: Path) -> None:

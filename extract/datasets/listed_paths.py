@@ -13,6 +13,7 @@ from ...errors import DatasetError, listed, plural
 from ...features.image_names import without_image_suffix
 from ..sources import parts_of
 from .files import contents, size_of
+from .videos import is_video
 
 # Absolute paths without a file that are tried, and folders under the root that may hold everything.
 _TRIES, _FOLDERS = 20, 200
@@ -29,7 +30,8 @@ def find_listed(
 
     Raises
     ------
-    DatasetError : a path is empty, leads out of the root, or is absolute and not under it.
+    DatasetError : a path is empty, leads out of the root, or is absolute and not under it; or no file exists and they
+        are videos.
     """
     paths, moved = _under_root(root, [_slashes(root, cell) for cell in cells])
     bad = [
@@ -66,10 +68,12 @@ def find_listed(
             if folder
             else f"the folder holds {contents(root)}"
         )
-        notes.append(
-            f"WARNING none of the {plural(len(paths), 'file')} that {table.name} lists is there: {cells[0]!r} was "
-            f"looked for at {root / paths[0]}; {remedy}"
-        )
+        files = len({*paths})
+        nor = f", nor does any other of the {files} files that {table.name} lists" if files > 1 else ""
+        problem = f"{root / paths[0]} does not exist{nor}; {remedy}"
+        if is_video(paths[0]):  # its frames are unknown
+            raise DatasetError(f"manifest: {problem}")
+        notes.append(f"WARNING {problem}")
     return paths, sizes, tuple(notes)
 
 

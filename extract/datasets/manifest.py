@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from ...features.table_columns import (
     cell_text,
     find_column,
     list_columns,
+    plain,
     split_of,
     va_columns,
 )
@@ -60,6 +61,7 @@ class ManifestDataset(Dataset):
             columns = {name: find_column(table, names) for name, names in SPANS.items()}
             spans = {name: column for name, column in columns.items() if column is not None}
             used |= spans
+            notes += _renamed(spans, file)
             videos = Videos(str(root), options.fps)
             expanded = expand(
                 cells,
@@ -78,11 +80,14 @@ class ManifestDataset(Dataset):
 
     def _table(self, root: Path, named: str | None) -> Path:
         """The table that the option names, else the one under the root."""
-        if named and Path(named).exists() and not Path(named).is_dir():  # a pipe will do
+        if named:
+            if not Path(named).exists():
+                inside = f"; {root / named} exists: pass this path" if (root / named).is_file() else ""
+                raise DatasetError(f"manifest: {named} does not exist{inside or '; check the path'}")
             return Path(named)
-        if not named and (found := find_manifest(root)):
+        if found := find_manifest(root):
             return found
-        raise self.wrong_layout(root, named or "manifest.csv or manifest.parquet")
+        raise self.wrong_layout(root, "manifest.csv or manifest.parquet")
 
 
 def find_manifest(root: Path) -> Path | None:
@@ -127,12 +132,16 @@ def _used_columns(file: Path, table: pd.DataFrame) -> tuple[dict[str, str], list
     if split is not None and (split.strip().lower() == "split" or _holds_splits(table[split])):
         known["split"] = split
     used = {name: column for name in COLUMNS if (column := known.get(name)) is not None}
-    notes = [
+    return used, _renamed(used, file)
+
+
+def _renamed(used: Mapping[str, str], file: Path) -> list[str]:
+    """Notes on columns that are used under another name."""
+    return [
         f"column {column} of {file.name} read as {name}"
         for name, column in used.items()
-        if column.strip().lower() != name
+        if plain(column) != plain(name)
     ]
-    return used, notes
 
 
 def _holds_images(column: pd.Series) -> bool:

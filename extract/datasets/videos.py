@@ -33,6 +33,21 @@ class Frame(NamedTuple):
     time: float
 
 
+class Video(NamedTuple):
+    """Frames of one video.
+
+    Attributes
+    ----------
+    frames : list of Frame
+        All frames, or those that ``fps`` takes; a single one of a video that cannot be read.
+    seconds : (n,) float64
+        Times of all frames, with those that ``fps`` leaves out; empty if the video cannot be read.
+    """
+
+    frames: list[Frame]
+    seconds: np.ndarray
+
+
 def is_video(path: str) -> bool:
     """Whether a path has the suffix of a video.
 
@@ -64,14 +79,19 @@ class Videos:
     """
 
     def __init__(self, root: str, fps: float | None = None) -> None:
-        self._root, self._fps = root.rstrip("/"), fps
+        self.fps = fps
+        self._root = root.rstrip("/")
         self._count = self._all = self._taken = 0
         self._seconds = 0.0
         self._damaged: list[str] = []
         self._short: list[str] = []
 
-    def frames(self, path: str, *, name: str | None = None) -> list[Frame]:
-        """Frames of a video, in order.
+    def frames(self, path: str) -> list[Frame]:
+        """Frames of a video, in order; see :meth:`read`."""
+        return self.read(path).frames
+
+    def read(self, path: str, *, name: str | None = None) -> Video:
+        """List the frames of a video, in order.
 
         A video that cannot be read has one frame, which the extraction marks as unreadable.
 
@@ -96,9 +116,9 @@ class Videos:
             raise
         except (FileNotFoundError, Unreadable) as exc:
             self._damaged.append(f"{path} ({exc})")
-            return [Frame(0, f"{name}#000000", f"{path}#000000", np.nan)]
+            return Video([Frame(0, f"{name}#000000", f"{path}#000000", np.nan)], np.empty(0))
         try:
-            numbers = index.at_rate(self._fps)
+            numbers = index.at_rate(self.fps)
         except DatasetError as exc:
             raise DatasetError(f"{path}: {exc}") from exc
         self._all += len(index)
@@ -106,19 +126,20 @@ class Videos:
         self._seconds += float(np.nan_to_num(index.seconds[-1]))
         if index.shortfall:
             self._short.append(f"{path} ({index.shortfall})")
-        return [
+        frames = [
             Frame(frame, f"{name}#{member}", f"{path}#{member}", float(index.seconds[frame]))
             for frame in numbers.tolist()
             for member in [index.member(frame)]
         ]
+        return Video(frames, index.seconds)
 
     def notes(self) -> Iterator[str]:
         """Notes for the user: number of videos and frames; damaged and incomplete videos."""
         if not self._count:
             return
         if self._all:
-            taken = "" if self._fps is None else f"; --fps {self._fps:g} takes {self._taken} of them"
-            yield f"{plural(self._count, 'video')}, {self._all} frames in {self._seconds:.1f} s{taken}"
+            taken = "" if self.fps is None else f"; --fps {self.fps:g} takes {self._taken} of them"
+            yield f"{plural(self._count, 'video')}, {plural(self._all, 'frame')} in {self._seconds:.1f} s{taken}"
         if self._damaged:
             several = len(self._damaged) > 1
             yield (
