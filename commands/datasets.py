@@ -1,9 +1,9 @@
-"""``ig3d datasets`` and ``ig3d split``: list layouts, check a dataset, draw a validation split."""
+"""``ig3d datasets`` and ``ig3d split``: list layouts, check a dataset, draw splits."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +23,9 @@ from .options import (
     output_file,
     say_samples,
 )
+
+if TYPE_CHECKING:
+    from ..features.samples import Listing
 
 
 def datasets(context: typer.Context) -> None:
@@ -107,18 +110,25 @@ def split(
             callback=output_file,
         ),
     ],
-    val: Annotated[float, typer.Option("--val", help="Share of the train rows that become val rows.")] = 0.1,
+    val: Annotated[
+        float | None,
+        typer.Option(
+            "--val",
+            help="Share of the train rows that become val rows, 0.1 by default. If there are no splits: share of all "
+            "rows, 0.2 by default, with 0.2 for test.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Seed = 0,
     dataset: Dataset = "folder",
     manifest: Manifest = None,
     groups: Groups = None,
     label_map: LabelMap = None,
 ) -> None:
-    """Draw a val split from the train split: stratified by class, with groups kept whole."""
+    """Draw a val split, or all splits if there are none: stratified by class, with groups kept whole."""
     from ..extract.datasets.split_store import listing_of, split_store
-    from ..extract.datasets.splits import carve, check_replaceable, write_split
+    from ..extract.datasets.splits import check_replaceable, write_split
     from ..features.store import CodeStore
-    from ..features.store.summary import class_table, count_classes
 
     of_store = Path(source).is_file() and source.lower().endswith((".h5", ".hdf5"))
     kinds = (".csv", ".h5") if of_store else (".csv",)
@@ -128,31 +138,60 @@ def split(
         )
     check_replaceable(out)
     if not of_store:
-        listing = list_dataset(source, dataset, manifest, None, 0, groups, label_map)
-        if (listing.samples["size_bytes"] < 0).all():
-            path = listing.samples["path"].iat[0]
-            raise DatasetError(
-                f"split: none of the {len(listing)} listed images exists under {source}, such as {path!r}; check the "
-                "root"
-            )
-        carved = carve(listing, val, seed=seed)
-        write_split(out, carved)
+        listing = list_dataset(
+            source, dataset, manifest, groups=groups, label_map=label_map, draw_split=False
+        )
+        _check_files(listing, source)
+        divided = _divide(listing, val, seed)
+        write_split(out, divided)
     else:
         with CodeStore(source) as store:
             store.check_content()
             if out.suffix.lower() == ".h5":
-                carved = split_store(store, out, val, seed=seed)
+                divided = split_store(store, out, val, seed=seed, groups=groups)
             else:
-                carved = carve(listing_of(store), val, seed=seed)
-                write_split(out, carved)
-    counts = count_classes(carved.splits, carved.labels, carved.classes)
-    stdout().print(class_table(counts))
-    if not (carved.samples["group"] != "").any():
-        say(
-            "the dataset has no groups: images of one person may be in both splits; pass --groups if ids name persons"
+                divided = _divide(listing_of(store, groups), val, seed)
+                write_split(out, divided)
+    _print_split(divided, out)
+
+
+def _divide(listing: Listing, val: float | None, seed: int) -> Listing:
+    """The listing with a val split, its own if ``--val`` is not passed; the only notes are those on the split."""
+    from dataclasses import replace
+
+    from ..extract.datasets.splits import draw_val
+    from ..features.samples import Split
+
+    if val is None and (listing.splits == Split.val).any():
+        return replace(listing, notes=("the dataset has a val split: its splits are written unchanged",))
+    return draw_val(replace(listing, notes=()), val, seed=seed)
+
+
+def _check_files(listing: Listing, source: str) -> None:
+    """Refuse a list of images none of which exists."""
+    if (listing.samples["size_bytes"] < 0).all():
+        path = listing.samples["path"].iat[0]
+        raise DatasetError(
+            f"split: none of {plural(len(listing), 'listed image')} exists under {source}, such as {path}; check the "
+            "root"
         )
-    how = "" if out.suffix.lower() == ".h5" else f"; pass it to the other commands as --split {out}"
-    print(f"{out}: " + ", ".join(f"{sum(of.values())} {name}" for name, of in counts.items()) + how)
+
+
+def _print_split(divided: Listing, out: Path) -> None:
+    """Print notes on the split, the rows of each class and split, and how to use the result."""
+    from ..features.store.summary import class_table, count_classes
+
+    for note in divided.notes:
+        say(note)
+    counts = count_classes(divided.splits, divided.labels, divided.classes)
+    stdout().print(class_table(counts))
+    if not (divided.samples["group"] != "").any():
+        say(
+            "the dataset has no groups: images of one person may be in several splits; pass --groups if ids name "
+            "persons"
+        )
+    use = "" if out.suffix.lower() == ".h5" else f"; pass it to the other commands as --split {out}"
+    print(f"{out}: " + ", ".join(f"{sum(of.values())} {name}" for name, of in counts.items()) + use)
 
 
 def _counted(items: tuple[str, ...] | list[str]) -> str:

@@ -290,6 +290,7 @@ def list_dataset(
     fps: float | None = None,
     *,
     like: Path | None = None,
+    draw_split: bool = True,
 ) -> Listing:
     """The samples of a dataset, or of a store ``like``; notes are printed on stderr.
 
@@ -315,7 +316,7 @@ def list_dataset(
         raise UsageError("dataset: pass ROOT, the folder of the dataset, or --like STORE")
     else:
         options = dataset_options(dataset, manifest, split, seed, groups, label_map, fps)
-        listing = list_samples(root, dataset, options)
+        listing = list_samples(root, dataset, options, draw_split=draw_split)
     say_samples(listing)
     return listing
 

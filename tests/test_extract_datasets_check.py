@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import FAKE, Ended, colour_folder, write_image
 from listed import samples_of
@@ -257,6 +258,36 @@ def test_one_command_then_the_others_go_on(ig3d: Run, tmp_path: Path) -> None:
     # it is no store of that extraction
     ended = ig3d("extract", root, "--dataset", "rafdb", "--regressor", FAKE, "--jobs", "1", "--out", carved)
     assert ended.returncode == 1 and "split: " in ended.stderr
+
+
+def test_a_random_split_is_written_as_a_table(ig3d: Run, tmp_path: Path) -> None:
+    root, table, store = colour_folder(tmp_path / "data", 20), tmp_path / "split.csv", tmp_path / "a.h5"
+    drawn = list_samples(root, "folder").samples[["id", "split"]]
+    for options in ((), ("--val", "0.2")):
+        ended = ig3d("split", root, *options, "--out", table)
+        assert ended.returncode == 0 and "stratified split 0.6/0.2/0.2" in ended.stderr
+        assert pd.read_csv(table).equals(drawn.astype(str))
+    ended = ig3d("split", root, "--val", "0.1", "--out", table)
+    assert "stratified split 0.7/0.1/0.2" in ended.stderr
+    # the splits of a store are written as they are
+    ig3d("extract", root, "--regressor", FAKE, "--jobs", "1", "--split-seed", "3", "--out", store)
+    ended = ig3d("split", store, "--out", table)
+    assert ended.returncode == 0 and "written unchanged" in ended.stderr
+    drawn = list_samples(root, "folder", DatasetOptions(seed=3)).samples[["id", "split"]]
+    assert pd.read_csv(table).equals(drawn.astype(str))
+    ended = ig3d("split", store, "--val", "0.1", "--out", table)
+    assert ended.returncode == 1 and "already has a val split" in ended.stderr
+    ended = ig3d("split", root, "--val", "0.9", "--out", table)
+    assert ended.returncode == 2 and "0.9 is not between 0 and 0.8" in ended.stderr
+
+
+def test_groups_of_a_store_are_kept_whole(ig3d: Run, tmp_path: Path) -> None:
+    root, table, store = rafdb(tmp_path / "raf"), tmp_path / "split.csv", tmp_path / "a.h5"
+    ig3d("extract", root, "--dataset", "rafdb", "--regressor", FAKE, "--jobs", "1", "--out", store)
+    assert ig3d("split", store, "--groups", r"(\d)$", "--val", "0.3", "--out", table).returncode == 0
+    written = pd.read_csv(table)
+    last_digit = {name: set(rows["id"].str[-1]) for name, rows in written.groupby("split")}
+    assert len(last_digit["val"]) == 3 and not last_digit["val"] & last_digit["train"]
 
 
 @pytest.mark.parametrize(

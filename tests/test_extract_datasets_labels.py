@@ -210,7 +210,7 @@ def test_carving_valence_and_arousal_is_stratified_by_quadrant() -> None:
             0.1,
             "made-up already has a val split .train 300, val 300",
         ),
-        (made_up(splits=(Split.none,)), 0.1, "made-up has no train split .none 600"),
+        (made_up(splits=(Split.test,)), 0.1, "made-up has no train split .test 600"),
         (made_up(groups=1), 0.1, "without splitting a group"),
         (made_up(), 0.0, "0.0 is not between 0 and 1"),
         (made_up(), 1.5, "1.5 is not between 0 and 1"),
@@ -263,7 +263,7 @@ def test_a_split_table_is_applied_by_id(tmp_path: Path, rafdb: Path) -> None:
         (lambda rows: [*rows, rows[3]], "duplicate ids"),
         (
             lambda rows: [*rows[:-1], [rows[-1][0], "spare"]],
-            "give each id once, with train, val, test or nothing",
+            "column split of .* has spare; write train, val, test or nothing",
         ),
         (lambda rows: rows[1:], "needs the columns id,split"),
         (lambda rows: [], "the table is empty"),

@@ -293,3 +293,15 @@ def test_a_split_table_is_joined_by_the_column_that_matches(root: Path, tmp_path
     (tmp_path / "split.csv").write_text("\n".join(lines))
     found = apply_split(samples, tmp_path / "split.csv")
     assert {sample.split for sample in samples_of(found)} == {Split.val}
+
+
+def test_labels_in_a_split_table_are_no_ids(root: Path, tmp_path: Path) -> None:
+    (root / "manifest.csv").write_text(text())
+    (tmp_path / "split.csv").write_text("path,label,split\nv.mp4,sad,test\nv.mp4,happy,val\n")
+    with pytest.raises(DatasetError, match=r"column path of .*split.csv has duplicate ids \(v.mp4\)"):
+        list_samples(root, "manifest", DatasetOptions(split_table=str(tmp_path / "split.csv")))
+    with pytest.raises(DatasetError, match=r"nix.csv does not exist; check the path"):
+        list_samples(root, "manifest", DatasetOptions(manifest="nix.csv"))
+    with pytest.raises(DatasetError, match=r"faces.csv does not exist; .*faces.csv exists: pass this path"):
+        (root / "faces.csv").write_text(text())
+        list_samples(root, "manifest", DatasetOptions(manifest="faces.csv"))

@@ -55,7 +55,9 @@ def adapter_of(name: str) -> Dataset:
     return find("dataset", name, ADAPTERS, Dataset)()  # type: ignore[type-abstract]
 
 
-def list_samples(root: str | Path, dataset: str, options: DatasetOptions | None = None) -> Listing:
+def list_samples(
+    root: str | Path, dataset: str, options: DatasetOptions | None = None, *, draw_split: bool = True
+) -> Listing:
     """List the samples of a dataset, sorted by id. Images are not decoded.
 
     Parameters
@@ -63,6 +65,8 @@ def list_samples(root: str | Path, dataset: str, options: DatasetOptions | None 
     root : path of the folder of the dataset; for some adapters of an archive, or an address (``s3://bucket/faces``)
     dataset : name of an adapter, as for ``--dataset``
     options : DatasetOptions, optional
+    draw_split : bool
+        Divide the samples at random if the dataset has no splits, but the adapter or the options have shares of them.
 
     Returns
     -------
@@ -89,9 +93,11 @@ def list_samples(root: str | Path, dataset: str, options: DatasetOptions | None 
     if options.fps is not None and "time" not in listing.samples:
         raise UsageError(f"fps: --fps chooses frames of videos, and {root} has none; leave it out")
     if options.group_pattern is not None:
-        listing = _grouped(listing, options.group_pattern)
+        listing = with_groups(listing, options.group_pattern)
     if options.split_table is not None:
         listing = apply_split(listing, Path(options.split_table))
+    elif not draw_split:
+        pass
     elif (listing.splits == Split.none).all():
         labelled = (listing.labels >= 0).any() or listing.samples["valence"].notna().any()
         fractions = options.split_fractions or (adapter.split_fractions if labelled else None)
@@ -131,7 +137,7 @@ def _noted(listing: Listing, *notes: str) -> Listing:
     return replace(listing, notes=(*listing.notes, *notes)) if notes else listing
 
 
-def _grouped(listing: Listing, pattern: str) -> Listing:
+def with_groups(listing: Listing, pattern: str) -> Listing:
     """The listing with groups: what the first group of a regular expression matches in each id.
 
     Raises

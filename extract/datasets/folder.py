@@ -21,6 +21,7 @@ from .class_folders import ImageFile, list_class_folders, row_of
 from .files import holds_image, images_of, own_path, sample_id, size_of, skipped_note, walk
 from .levels import Folder, LevelError, Place
 from .manifest import find_manifest
+from .splits import SHARES
 from .videos import Videos, is_video, video_id
 
 
@@ -32,7 +33,7 @@ class FolderDataset(Dataset):
         "folder expects ROOT/<class>/*.jpg, or ROOT/train|val|test/<class>/*.jpg; without labels ROOT/*.jpg, an image "
         "or a video"
     )
-    split_fractions = (0.6, 0.2, 0.2)
+    split_fractions = SHARES
     maps_labels = True
     remote = True
     suffix = tuple(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))

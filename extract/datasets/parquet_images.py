@@ -17,6 +17,7 @@ from ..sources import Unavailable, Unreadable
 from ..sources.parquet import ParquetRows
 from .archive_files import archives_in, row_name, split_in, without_suffix
 from .base import Dataset, DatasetOptions
+from .splits import SHARES
 from .tabular import COLUMNS, find_label, list_table
 
 # A file may have as many rows as it has bytes, and always as many as this.
@@ -33,7 +34,7 @@ class ParquetDataset(Dataset):
         "parquet expects *.parquet under ROOT with a column of image bytes (or Hugging Face's struct) and any of "
         "label, split, valence, arousal, group, id, box; train, val or test in the files' names are splits"
     )
-    split_fractions = (0.6, 0.2, 0.2)
+    split_fractions = SHARES
     maps_labels = True
     suffix = ".parquet"
     remote = True

@@ -16,10 +16,22 @@ from ...errors import DatasetError, UsageError, listed, plural
 from ...features.align import Alignment, choose_id_column, spelling_hint
 from ...features.atomic import replacing
 from ...features.samples import SPLITS, Listing, Split
-from ...features.table_columns import SPLIT_NAMES, as_text, find_column, id_candidates, list_columns, split_of
+from ...features.table_columns import (
+    LABEL_NAMES,
+    SPLIT_NAMES,
+    as_text,
+    find_column,
+    id_candidates,
+    list_columns,
+    split_of,
+)
 from ...features.table_reader import read_table
 
 HEADER = ("id", "split")
+# Shares of train, val and test of a random split.
+SHARES = (0.6, 0.2, 0.2)
+# Share of the train rows that becomes val.
+VAL_SHARE = 0.1
 
 
 def seeded_split(
@@ -94,6 +106,32 @@ def assign_splits(listing: Listing, shares: tuple[float, float, float], *, seed:
     return listing
 
 
+def draw_val(listing: Listing, share: float | None, *, seed: int = 0) -> Listing:
+    """Splits with a val split: a part of the train split, or a random split of a dataset without splits.
+
+    Parameters
+    ----------
+    listing : Listing
+    share : float in (0, 1), optional
+        Of the train rows, by default 0.1; or, in a dataset without splits, of all rows, with 0.2 for test.
+    seed : int
+
+    Raises
+    ------
+    UsageError, DatasetError : see :func:`carve`; or the share leaves no train rows.
+    """
+    if (listing.splits != Split.none).any():
+        return carve(listing, VAL_SHARE if share is None else share, seed=seed)
+    test = SHARES[2]
+    if share is not None and not 0 < share < 1 - test:
+        raise UsageError(
+            f"split: the validation share {share:g} is not between 0 and {1 - test:g}: {listing.dataset} has no "
+            f"splits, and {test:g} of the rows become test rows"
+        )
+    shares = SHARES if share is None else (1 - test - share, share, test)
+    return assign_splits(listing, shares, seed=seed)
+
+
 def carve(listing: Listing, share: float, *, seed: int = 0) -> Listing:
     """Move a part of the train split to ``val``: stratified by class, groups kept whole; other splits stay.
 
@@ -119,9 +157,10 @@ def carve(listing: Listing, share: float, *, seed: int = 0) -> Listing:
             f"{split.name} {count}" for split in Split if (count := int((splits == split).sum()))
         )
         raise DatasetError(
-            f"split: {listing.dataset} already has a val split ({present}); use it as it is"
+            f"split: {listing.dataset} already has a val split ({present}); without --val, its splits are written as a "
+            "table"
             if len(rows)
-            else f"split: {listing.dataset} has no train split ({present}); assign one with --split TRAIN,VAL,TEST"
+            else f"split: {listing.dataset} has no train split ({present}); write one as a table {','.join(HEADER)}"
         )
     groups = listing.samples["group"].to_numpy()[rows]
     chosen = seeded_split(strata(listing)[rows], groups, (1 - share, share, 0.0), seed=seed)
@@ -185,7 +224,8 @@ def _read_split(table: Path, samples: pd.DataFrame) -> tuple[np.ndarray, np.ndar
     """Ids (of the column that aligns most samples) and splits of a table, each id once."""
     columns, _ = read_table(table, error=DatasetError)
     split = find_column(columns, SPLIT_NAMES)
-    candidates = id_candidates(columns[[name for name in columns if name != split]])
+    no_ids = {split, find_column(columns, LABEL_NAMES)}
+    candidates = id_candidates(columns[[name for name in columns if name not in no_ids]])
     best = choose_id_column(candidates, samples)
     if split is None or best is None:
         raise DatasetError(
@@ -196,11 +236,13 @@ def _read_split(table: Path, samples: pd.DataFrame) -> tuple[np.ndarray, np.ndar
     ids = candidates[column]
     names, counts = np.unique(ids, return_counts=True)
     cells = as_text(columns[split]).tolist()
-    bad = [*names[counts > 1].tolist(), *sorted({cell for cell in cells if split_of(cell) is None})]
-    if bad:
+    if repeated := names[counts > 1].tolist():
         raise DatasetError(
-            f"split: {table} has duplicate ids or unknown splits ({listed(bad)}); give each id once, with train, val, "
-            "test or nothing"
+            f"split: column {column} of {table} has duplicate ids ({listed(repeated)}); write one row for each sample"
+        )
+    if unknown := sorted({cell for cell in cells if split_of(cell) is None}):
+        raise DatasetError(
+            f"split: column {split} of {table} has {listed(unknown)}; write train, val, test or nothing"
         )
     return ids, np.array([split_of(cell) for cell in cells], np.int8), alignment
 

@@ -20,6 +20,7 @@ from ..sources.archives import TarMembers
 from .archive_files import Archives, archives_in, is_hidden, split_in, without_suffix
 from .base import Dataset, DatasetOptions
 from .files import skipped_note
+from .splits import SHARES
 from .tabular import COLUMNS, find_label, list_table
 
 # Annotations of a sample are small; a larger file is something else.
@@ -36,7 +37,7 @@ class WebDataset(Dataset):
         "webdataset expects tar files (not compressed) under ROOT with KEY.jpg and KEY.cls (class number or name), "
         "KEY.txt (class name) or KEY.json (label, split, valence, arousal, group, box)"
     )
-    split_fractions = (0.6, 0.2, 0.2)
+    split_fractions = SHARES
     maps_labels = True
     suffix = ".tar"
     remote = True

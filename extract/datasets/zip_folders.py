@@ -14,6 +14,7 @@ from .archive_files import archives_in, is_hidden, without_suffix
 from .base import Dataset, DatasetOptions
 from .class_folders import ImageFile, list_class_folders
 from .files import sample_id
+from .splits import SHARES
 
 
 class ZipDataset(Dataset):
@@ -24,7 +25,7 @@ class ZipDataset(Dataset):
         "zip expects class folders in a zip file, with train/val/test folders above them or without, or a zip file for "
         "each split or class"
     )
-    split_fractions = (0.6, 0.2, 0.2)
+    split_fractions = SHARES
     maps_labels = True
     suffix = ".zip"
     remote = True
