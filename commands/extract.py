@@ -214,7 +214,9 @@ def _report_reasons(path: Path, by_status: dict[str, int]) -> None:
 def synth(
     out: Annotated[Path, typer.Argument(help="New folder for the faces.", metavar="OUT", show_default=False)],
     count: Annotated[int, typer.Option("--count", help="Number of faces, train and test together.")] = 1000,
-    size: Annotated[int, typer.Option("--size", help="Side of the images in pixels.")] = 224,
+    size: Annotated[
+        int, typer.Option("--size", help="Side of the images in pixels.", rich_help_panel="Output")
+    ] = 224,
     test_share: Annotated[float, typer.Option("--test-share", help="Share of test faces.")] = 0.25,
     seed: Seed = 0,
     jobs: Annotated[int, typer.Option("--jobs", help="Worker processes; 0 is one per core.")] = 0,

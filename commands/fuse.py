@@ -74,6 +74,7 @@ def fuse(
             "--weights",
             help="Weights of the rule weighted: one for all classes, or per-class (the same as "
             "--set weighted.per_class=true).",
+            rich_help_panel="Fitting",
         ),
     ] = "one",
     **options: Any,

@@ -71,7 +71,6 @@ class Command(TyperCommand):
         has_fitting = any(
             "--seed" not in p.opts and _section(p.opts)[0] == "Fitting" for p in self.get_params(ctx)
         )
-        has_network = any("--network" in parameter.opts for parameter in self.get_params(ctx))
         sections: dict[str, list[tuple[int, tuple[str, str]]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
@@ -81,8 +80,9 @@ class Command(TyperCommand):
                 title, position = "Arguments", len(sections)
             else:
                 title, position = _section(parameter.opts)
-                if title == "Network" and not has_network:  # --weights of ig3d fuse, --size of ig3d synth
-                    title = "Output" if "--size" in parameter.opts else "Fitting"
+                panel = getattr(parameter, "rich_help_panel", None)
+                if panel:  # an option whose name has another meaning in other commands
+                    title, position = panel, len(SECTIONS[panel])
                 if title == "Fitting" and not has_fitting:  # the seed of a drawing
                     title = "Output"
             sections.setdefault(title, []).append((position, record))

@@ -67,16 +67,28 @@ def preview(
     rows: RowIds = None,
     count: Annotated[int, typer.Option("--count", help="Number of faces, chosen at random.")] = 24,
     seed: Seed = 0,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            "--size",
+            help="Side of a picture in pixels, 100 to 1000; by default larger if there are few.",
+            show_default=False,
+            rich_help_panel="Output",
+        ),
+    ] = None,
     mesh: Annotated[
         bool,
         typer.Option(
-            "--mesh", help="Draw meshes instead of landmarks; FLAME codes are always drawn as meshes."
+            "--mesh", help="Draw meshes instead of contours; FLAME codes are always drawn as meshes."
         ),
     ] = False,
     animate: Annotated[
         bool, typer.Option("--animate", help="One frame per row, next to its codes as curves.")
     ] = False,
-    fps: Annotated[float, typer.Option("--fps", help="Frames per second of an animation.")] = 25.0,
+    fps: Annotated[
+        float,
+        typer.Option("--fps", help="Frames per second of an animation.", rich_help_panel="Output"),
+    ] = 25.0,
     renderer: Annotated[
         str, typer.Option("--renderer", help="Renderer of the meshes: built-in or pytorch3d.")
     ] = "built-in",
@@ -84,7 +96,7 @@ def preview(
         Path | None, typer.Option("--root", help="Folder of the images, if they have moved.")
     ] = None,
 ) -> None:
-    """Draw a contact sheet of faces with boxes and landmarks or meshes, or an animation of a video's rows."""
+    """Draw a contact sheet of faces with boxes and contours or meshes, or an animation of a video's rows."""
     from ..extract.preview import preview
     from ..extract.preview_animation import animate as write_animation
     from ..features.store import CodeStore
@@ -100,10 +112,20 @@ def preview(
                 )
             print(f"{out}: {plural(frames, 'frame')}")
             return
-        drawn = preview(
-            opened, out, count=count, seed=seed, root=root, rows=chosen, mesh=mesh, renderer=renderer
+        faces, without_codes = preview(
+            opened,
+            out,
+            count=count,
+            seed=seed,
+            root=root,
+            rows=chosen,
+            size=size,
+            mesh=mesh,
+            renderer=renderer,
         )
-    print(f"{out}: {plural(drawn, 'face')}")
+    drawn = [plural(faces, "face")] if faces else []
+    drawn += [f"{plural(without_codes, 'row')} without codes"] if without_codes else []
+    print(f"{out}: {', '.join(drawn)}")
 
 
 def import_(

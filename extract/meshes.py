@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import StoreError, UsageError, require
 from ..faces import model
 from ..faces.mesh_files import write_mesh
-from ..faces.render import Mesh
+from ..faces.render import SKIN, Mesh
 from ..features.store import CodeStore
 from .regressors.facemesh import project, to_flame_axes
 from .weights import find_weights, locate
@@ -202,7 +202,7 @@ def image_meshes(store: CodeStore, rows: np.ndarray) -> dict[int, Mesh]:
         points = face.decode(store.codes("shape")[rows], store.codes("expression")[rows])
         size_wh = np.stack([store.column(f"sample/{side}")[rows] for side in ("width", "height")], axis=1)
         pixels = project(points, store.codes("pose")[rows], store.codes("camera")[rows], size_wh)
-        triangles = face.triangles[:, ::-1]
+        triangles, part = face.triangles[:, ::-1], face.part
     elif kind == "flame" and camera == "weak-perspective-crop" and "size" in store.info.crop:
         if not set(_FLAME_BLOCKS) <= set(store.blocks):
             return {}
@@ -210,9 +210,10 @@ def image_meshes(store: CodeStore, rows: np.ndarray) -> dict[int, Mesh]:
             log.warning("preview: meshes are not drawn: FLAME's model file is missing; see ig3d weights")
             return {}
         pixels, triangles = _flame_pixels(store, rows)
+        part = np.full(len(triangles), SKIN)
     else:
         return {}
-    return {int(row): Mesh(points, triangles) for row, points in zip(rows, pixels, strict=True)}
+    return {int(row): Mesh(points, triangles, part) for row, points in zip(rows, pixels, strict=True)}
 
 
 def _flame_pixels(store: CodeStore, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -19,6 +19,10 @@ from .read import Unreadable, bounded_images, read_image
 from .regressors.facemesh import project
 from .sources.remote import is_remote
 
+SIZES = (100, 1000)  # sides of a picture on a sheet and in an animation, pixels
+_SHEET_WIDTH, _LARGEST_DEFAULT = 1500, 480  # pixels; they limit the default size of a picture
+_MOST_PIXELS = 200_000_000
+
 
 def preview(
     store: CodeStore,
@@ -28,12 +32,13 @@ def preview(
     seed: int = 0,
     root: str | Path | None = None,
     rows: np.ndarray | None = None,
+    size: int | None = None,
     mesh: bool = False,
     renderer: str = "built-in",
-) -> int:
+) -> tuple[int, int]:
     """Write a contact sheet: first rows without codes (at most a quarter of the sheet), then a random choice.
 
-    FLAME codes are drawn as meshes, those of the embedded face model as points.
+    FLAME codes are drawn as meshes, those of the embedded face model as contours.
 
     Parameters
     ----------
@@ -47,27 +52,39 @@ def preview(
         Folder of the images, if they have moved since the extraction.
     rows : (m,) int, optional
         Rows to show, in this order, instead of a random choice.
+    size : int, optional
+        Side of a picture on the sheet, pixels, in :data:`SIZES`; by default larger if there are few pictures.
     mesh : bool
         Draw meshes also for the embedded face model.
     renderer : name in :data:`ig3d.faces.render.RENDERERS`
 
     Returns
     -------
-    int : number of faces on the sheet
+    (int, int) : numbers of faces and of rows without codes on the sheet
 
     Raises
     ------
-    UsageError : ``count`` is below 1, the renderer does not exist, or ``out`` is no PNG or JPEG name or is a file of
-        the dataset.
+    UsageError : ``count`` is below 1, ``size`` is out of range, the sheet is too large, the renderer does not exist, or
+        ``out`` is no PNG or JPEG name or is a file of the dataset.
     DatasetError : none of the chosen images can be read.
     """
     if count < 1:
         raise UsageError(f"count is {count}; it must be at least 1")
     if Path(out).suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise UsageError(f"out: {out} is no image file; use a name that ends in .png or .jpg")
+        raise UsageError(
+            f"out: {out} is no image file; use a name that ends in .png or .jpg, or pass --animate for an animation"
+        )
+    check_size(size)
     check_renderer(renderer)
     folder = images_folder(store, out, root)
     rows = _choose(store, count, seed) if rows is None else rows
+    columns = _columns(len(rows))
+    side = size or min(_SHEET_WIDTH // columns, _LARGEST_DEFAULT)
+    if side**2 * len(rows) > _MOST_PIXELS:
+        raise UsageError(
+            f"{len(rows)} pictures of {side} x {side} pixels are too many for one sheet; pass a smaller --size, or "
+            "fewer rows by --count or --rows"
+        )
     flame_or_asked = mesh or face_model_of(store) == "flame"
     surfaces = image_meshes(store, rows) if flame_or_asked else {}
     points = {} if surfaces else _points(store, rows)
@@ -79,8 +96,7 @@ def preview(
         raise DatasetError(
             f"preview: none of {len(tiles)} images under {folder} can be read; pass their folder with --root"
         )
-    columns = 6 if len(tiles) > 4 else len(tiles)
-    picture = Image.fromarray(draw.sheet(tiles, columns=columns, renderer=renderer))
+    picture = Image.fromarray(draw.sheet(tiles, columns=columns, side=side, renderer=renderer))
     encoded = io.BytesIO()
     picture.save(encoded, "PNG" if Path(out).suffix.lower() == ".png" else "JPEG")
     try:
@@ -88,7 +104,26 @@ def preview(
             temporary.write_bytes(encoded.getvalue())
     except OSError as exc:
         raise Ig3dError(f"{out}: the sheet cannot be written: {exc.strerror or exc}") from exc
-    return len(tiles)
+    faces = sum(tile.good for tile in tiles)
+    return faces, len(tiles) - faces
+
+
+def check_size(size: int | None) -> None:
+    """Refuse a size of pictures that is out of range.
+
+    Raises
+    ------
+    UsageError
+    """
+    if size is not None and not SIZES[0] <= size <= SIZES[1]:
+        raise UsageError(f"size is {size}; it must be from {SIZES[0]} to {SIZES[1]} pixels")
+
+
+def _columns(pictures: int) -> int:
+    """Number of pictures side by side on a sheet."""
+    if pictures <= 3:
+        return pictures
+    return next((columns for columns, most in ((2, 4), (3, 6), (4, 16)) if pictures <= most), 6)
 
 
 def images_folder(store: CodeStore, out: str | Path, root: str | Path | None) -> str:
@@ -159,7 +194,8 @@ def tile_of(
         caption = f"{status.name}: {store.column('sample/message', at)[0]}"
     return draw.Tile(
         image,
-        f"{sample['id']}\n{caption}",
+        sample["id"],
+        caption,
         store.column("face/box", at)[0],
         points,
         mesh,

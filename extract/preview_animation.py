@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -170,8 +171,8 @@ def _mesh_alone(mesh: Mesh | None, window: np.ndarray, renderer: str) -> Image.I
     if mesh is None or not np.isfinite(window).all():
         return Image.fromarray(empty[:_SIDE, :_SIDE])
     scale = 2 * _SIDE / (window[2] - window[0])
-    points = (mesh.points - (*window[:2], 0)) * scale
-    drawn = shaded(empty, points, mesh.triangles, renderer=renderer, transparency=0.0)
+    mesh = replace(mesh, points=(mesh.points - (*window[:2], 0)) * scale)
+    drawn = shaded(empty, mesh, renderer=renderer, opaque=True)
     return Image.fromarray(drawn).resize((_SIDE, _SIDE), Image.Resampling.BOX)
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from .head import BROWS, LIPS_INNER, LIPS_OUTER, LOWER_LIDS, OVAL, UPPER_LIDS
 from .render import Mesh, shaded
 
-_PAPER, _INK, _POINT, _BOX, _BAD = "white", "#1b1f24", "#00e0a4", "#ffb000", "#c62828"
+_PAPER, _INK, _LINE, _BOX, _BAD = "white", "#1b1f24", "#00e0a4", "#ffb000", "#c62828"
 # Tiles are drawn at this multiple of their size and reduced, which smooths dots and lines.
 _OVERSAMPLE = 3
+_CAPTION_LINES = 4
+_NOSE = ((168, 6, 197, 195, 5, 4), (98, 97, 2, 326, 327))
+_CLOSED = (OVAL, LIPS_OUTER, LIPS_INNER, *BROWS)
+_CONTOURS = (*_NOSE, *UPPER_LIDS, *LOWER_LIDS, *((*outline, outline[0]) for outline in _CLOSED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,18 +28,21 @@ class Tile:
     Attributes
     ----------
     image : (H, W, 3) uint8 RGB, or None if there is no image
-    caption : str
-        Up to two lines.
+    title, caption : str
+        Lines below the picture. A long title loses its beginning, as ids differ at their ends; a long caption is
+        wrapped.
     xyxy : (4,) pixels, or None
         Box of the face; the tile shows the image around it.
-    points : (p, 2) pixels, or None
+    points : (478, 2) pixels, or None
+        Points of the face mesh; the contours of the face are drawn.
     mesh : Mesh, or None
     good : bool
         If False, the tile has a red frame.
     """
 
     image: np.ndarray | None
-    caption: str
+    title: str = ""
+    caption: str = ""
     xyxy: np.ndarray | None = None
     points: np.ndarray | None = None
     mesh: Mesh | None = None
@@ -58,20 +67,22 @@ def sheet(
     (height, width, 3) uint8 RGB
     """
     columns = min(columns, len(tiles))
-    gap, text = side // 20, 36
+    gap, font_size = max(side // 20, 4), min(max(side // 18, 12), 18)
+    font = ImageFont.load_default(size=font_size)
+    captions = [_lines(tile, font, side) for tile in tiles]
+    line_height = round(1.3 * font_size)
+    text = line_height * max(map(len, captions))
     rows = -(-len(tiles) // columns)
     paper = Image.new("RGB", (gap + columns * (side + gap), gap + rows * (side + text + gap)), _PAPER)
     pen = ImageDraw.Draw(paper)
-    font = ImageFont.load_default(size=12)
-    for index, tile in enumerate(tiles):
+    for index, (tile, lines) in enumerate(zip(tiles, captions, strict=True)):
         x = gap + index % columns * (side + gap)
         y = gap + index // columns * (side + text + gap)
         paper.paste(picture_of(tile, side, renderer=renderer), (x, y))
         if not tile.good:
             pen.rectangle((x, y, x + side - 1, y + side - 1), outline=_BAD, width=3)
-        for number, line in enumerate(tile.caption.splitlines()[:2]):
-            text_of_line = _fit(line, font, side, end=number == 0)
-            pen.text((x, y + side + 3 + 15 * number), text_of_line, _INK if tile.good else _BAD, font)
+        for number, line in enumerate(lines):
+            pen.text((x, y + side + 3 + line_height * number), line, _INK if tile.good else _BAD, font)
     return np.asarray(paper)
 
 
@@ -95,7 +106,7 @@ def picture_of(
     centre, span = np.array([width, height]) / 2, float(max(width, height))
     if tile.xyxy is not None and np.isfinite(tile.xyxy).all():
         centre = (tile.xyxy[:2] + tile.xyxy[2:]) / 2
-        span = 1.5 * float((tile.xyxy[2:] - tile.xyxy[:2]).max())
+        span = 1.4 * float((tile.xyxy[2:] - tile.xyxy[:2]).max())
     if window is not None:
         centre, span = (window[:2] + window[2:]) / 2, float(window[2] - window[0])
     corner = centre - span / 2
@@ -107,26 +118,23 @@ def picture_of(
         fillcolor="#dddddd",
     )
     if tile.mesh is not None:
-        vertices = (tile.mesh.points - (*corner, 0)) * large / span
-        drawn = shaded(np.asarray(picture), vertices, tile.mesh.triangles, renderer=renderer)
-        picture = Image.fromarray(drawn)
+        mesh = replace(tile.mesh, points=(tile.mesh.points - (*corner, 0)) * large / span)
+        picture = Image.fromarray(shaded(np.asarray(picture), mesh, renderer=renderer))
     pen = ImageDraw.Draw(picture)
     if tile.xyxy is not None and np.isfinite(tile.xyxy).all():
         box = ((tile.xyxy.reshape(2, 2) - corner) * large / span).ravel().tolist()
         pen.rectangle(box, outline=_BOX, width=_OVERSAMPLE)
     if tile.points is not None:
-        radius = large / 300
-        for px, py in (tile.points - corner) * large / span:
-            pen.ellipse((px - radius, py - radius, px + radius, py + radius), fill=_POINT)
+        points = (tile.points - corner) * large / span
+        for contour in _CONTOURS:
+            pen.line([tuple(point) for point in points[list(contour)].tolist()], _LINE, max(large // 250, 2))
     return picture.resize((side, side), Image.Resampling.BOX)
 
 
-def _fit(
-    line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int, *, end: bool = False
-) -> str:
-    """Shorten a line to the width: its end is removed, or with ``end`` its beginning, as ids differ at their ends."""
-    if font.getlength(line) <= width:
-        return line
-    while line and font.getlength("…" + line) > width:
-        line = line[1:] if end else line[:-1]
-    return "…" + line if end else line + "…"
+def _lines(tile: Tile, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+    """Lines of a tile's text, of at most ``width`` pixels."""
+    title = tile.title
+    while len(title) > 1 and font.getlength(title) > width:
+        title = "…" + title.removeprefix("…")[1:]
+    letters = int(width / font.getlength("n"))
+    return [title, *textwrap.wrap(tile.caption, letters, max_lines=_CAPTION_LINES, placeholder=" …")]

@@ -10,8 +10,12 @@ from ..errors import UsageError, require
 from .raster import Fragments, rasterise
 
 RENDERERS = ("built-in", "pytorch3d")
-# Share of the picture that is visible through a mesh, and direction of the light (from the upper left).
-TRANSPARENCY, _LIGHT = 0.3, (-0.3, -0.5, -0.8)
+# Direction towards the light (upper left, in front of the face), and the darkest shade of the skin. A light from above
+# would make the lower lip, which faces up, much brighter than the chin below it.
+_LIGHT, _AMBIENT = (-0.3, -0.25, -0.9), 0.25
+SKIN, EYE, MOUTH = range(3)  # parts of a mesh
+_COLOURS = np.array([(90, 178, 245), (190, 220, 242), (28, 45, 72)], float)
+_OPACITY = np.array([0.5, 0.0, 0.0])  # over a photograph, whose eyes and mouth remain visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +27,13 @@ class Mesh:
     points : (v, 3) pixels of the image; z points away from the camera
     triangles : (t, 3) int
         Counterclockwise in the image, seen from outside.
+    part : (t,) int
+        Part of the face of each triangle: :data:`SKIN`, :data:`EYE` or :data:`MOUTH` (its inside).
     """
 
     points: np.ndarray
     triangles: np.ndarray
+    part: np.ndarray
 
 
 def check_renderer(name: str) -> None:
@@ -102,42 +109,38 @@ def _pytorch3d(points: np.ndarray, triangles: np.ndarray, size_wh: tuple[int, in
 
 
 def shaded(
-    picture: np.ndarray,
-    points: np.ndarray,
-    triangles: np.ndarray,
-    *,
-    renderer: str = "built-in",
-    transparency: float = TRANSPARENCY,
+    picture: np.ndarray, mesh: Mesh, *, renderer: str = "built-in", opaque: bool = False
 ) -> np.ndarray:
-    """Draw a shaded grey mesh over a picture.
+    """Draw a mesh in blue, with shading, over a picture.
 
     Parameters
     ----------
     picture : (H, W, 3) uint8
-    points : (v, 3) pixels; z points away from the camera
-    triangles : (t, 3) int
-        Counterclockwise, seen from outside.
+    mesh : Mesh
+        In pixels of the picture.
     renderer : name in :data:`RENDERERS`
-    transparency : float in [0, 1]
-        Share of the picture that is visible through the mesh.
+    opaque : bool
+        Hide the picture. By default the skin is transparent, and eyes and mouth are left open.
 
     Returns
     -------
     (H, W, 3) uint8
     """
-    corner = points[triangles]
+    skin = mesh.triangles[mesh.part == SKIN]
+    corner = mesh.points[skin]
     outward = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
-    normals = np.zeros(points.shape)
+    normals = np.zeros(mesh.points.shape)
     for k in range(3):  # a vertex's normal is the sum of those of its triangles, weighted by area
-        np.add.at(normals, triangles[:, k], outward)
+        np.add.at(normals, skin[:, k], outward)
     light = np.array(_LIGHT) / np.linalg.norm(_LIGHT)
-    bright = normals @ light / np.maximum(np.linalg.norm(normals, axis=1), 1e-12)
-    grey = 70 + 175 * np.clip(bright, 0, 1)
+    cosine = normals @ light / np.maximum(np.linalg.norm(normals, axis=1), 1e-12)
+    shade = _AMBIENT + (1 - _AMBIENT) * np.clip(cosine, 0, 1)
     size_wh = (picture.shape[1], picture.shape[0])
     # the rasteriser draws triangles that are clockwise in the image
-    visible = visible_pixels(points, triangles[:, ::-1], size_wh, renderer=renderer)
+    visible = visible_pixels(mesh.points, mesh.triangles[:, ::-1], size_wh, renderer=renderer)
+    part = mesh.part[visible.triangle]
+    bright = np.where(part == SKIN, visible.interpolate(shade), 1.0)[:, None]
+    opacity = 1.0 if opaque else _OPACITY[part, None]
     mixed = picture.reshape(-1, 3).copy()
-    mixed[visible.pixel] = np.round(
-        transparency * mixed[visible.pixel] + (1 - transparency) * visible.interpolate(grey)[:, None]
-    )
+    mixed[visible.pixel] = np.round((1 - opacity) * mixed[visible.pixel] + opacity * bright * _COLOURS[part])
     return mixed.reshape(picture.shape)

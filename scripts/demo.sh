@@ -31,7 +31,7 @@ cat <<END
 
 The demo took $((SECONDS - started)) s. Look at
   $demo/fused/report.html      the report: open it in a browser first
-  $demo/faces.png              synthetic faces with the detected landmarks
+  $demo/faces.png              synthetic faces with the detected contours
   $demo/fused/gain.png         plot of the gain of each rule, with confidence intervals
   $demo/fused/predictions.csv  predictions of all rules, by sample id
   $demo/fused/figures.csv      all metrics and differences, with their intervals

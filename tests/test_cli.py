@@ -144,7 +144,8 @@ def test_inspect_failures(ig3d: Program, store: Path, tmp_path: Path) -> None:
 def test_preview(ig3d: Program, store: Path, tmp_path: Path) -> None:
     ended = ig3d("preview", store, "--out", tmp_path / "sheets" / "sheet.png", "--count", 7)
     assert ended.stdout == f"{tmp_path / 'sheets' / 'sheet.png'}: 7 faces\n"
-    failed(ig3d("preview", store, "--out", tmp_path / "sheet.txt"), 2, ".png")
+    failed(ig3d("preview", store, "--out", tmp_path / "sheet.gif"), 2, "--animate")
+    failed(ig3d("preview", store, "--out", tmp_path / "sheet.png", "--size", 20), 2, "from 100 to 1000")
     failed(ig3d("preview", store, "--out", tmp_path / "sheet.png", "--count", 0), 2, "at least 1")
     failed(ig3d("preview", store, "--out", tmp_path / "sheet.png", "--root", tmp_path), 1, "--root")
 

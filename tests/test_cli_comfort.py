@@ -199,7 +199,12 @@ def test_usage_and_completion_name_the_command(ig3d: Program) -> None:
 
 
 def test_options_of_drawings_are_no_options_of_a_fit(ig3d: Program) -> None:
-    for command, option in (("synth", "--test-share"), ("preview", "--seed")):
+    for command, option in (
+        ("synth", "--test-share"),
+        ("synth", "--size"),
+        ("preview", "--seed"),
+        ("preview", "--fps"),
+    ):
         text = ig3d(command, "--help").stdout
         assert "Fitting:" not in text and option in text.partition("Output:")[2].partition("\n\n")[0], text
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import Ended
 from PIL import Image
 from scipy.spatial.transform import Rotation
 from skimage.data import astronaut
 
 from ig3d.extract.config import ExtractConfig
 from ig3d.extract.datasets import list_samples
-from ig3d.extract.preview import preview
 from ig3d.extract.regressors import load_regressor
 from ig3d.extract.regressors.facemesh import FaceMeshCodes, axis_angle, eye_openness, project
 from ig3d.extract.run import extract_codes
@@ -118,11 +119,13 @@ def test_the_main_job_on_photographs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("also", [(), ("landmarks",)], ids=["decoded", "landmarks"])
-def test_the_sheet_shows_faces_and_marks_rows_without(tmp_path: Path, also: tuple[str, ...]) -> None:
+def test_the_sheet_shows_faces_and_marks_rows_without(
+    ig3d: Callable[..., Ended], tmp_path: Path, also: tuple[str, ...]
+) -> None:
     samples = list_samples(photographs(tmp_path / "data"), "folder")
     extract_codes(samples, tmp_path / "a.h5", ExtractConfig(also=also), jobs=1)
-    with CodeStore(tmp_path / "a.h5") as store:
-        assert preview(store, tmp_path / "sheet.png", count=9) == 5
+    ended = ig3d("preview", tmp_path / "a.h5", "--out", tmp_path / "sheet.png", "--count", 9)
+    assert ended.stdout == f"{tmp_path / 'sheet.png'}: 4 faces, 1 row without codes\n"
     drawn = np.asarray(Image.open(tmp_path / "sheet.png")).astype(int)
     green = (drawn[..., 1] - drawn[..., 0] > 100) & (drawn[..., 2] > 90)
     red = (drawn[..., 0] > 180) & (drawn[..., 1] < 60) & (drawn[..., 2] < 60)

@@ -21,8 +21,8 @@ from ig3d.extract.preview import preview
 from ig3d.extract.run import extract_codes
 from ig3d.faces import model
 from ig3d.faces.mesh_files import write_mesh
-from ig3d.faces.render import shaded, visible_pixels
-from ig3d.faces.synth import SynthConfig, synthesize
+from ig3d.faces.render import Mesh, shaded, visible_pixels
+from ig3d.faces.synth import SEPARATION, SynthConfig, synthesize
 from ig3d.features.store import CodeStore
 from ig3d.features.store.rows import rows_of
 
@@ -159,12 +159,38 @@ def test_the_rendered_mesh_lies_on_the_face(faces: Path, tmp_path: Path) -> None
         seen = found[int(rows[0])].points
         assert np.allclose([*seen[:, :2].min(0), *seen[:, :2].max(0)], box, atol=6)
         assert len(meshes(store, rows).vertices) == 2
-        assert preview(store, tmp_path / "mesh.png", rows=rows, mesh=True) == 2
-        assert preview(store, tmp_path / "points.png", rows=rows) == 2
-    mesh, points = (
-        np.asarray(Image.open(tmp_path / f"{name}.png")).astype(int) for name in ("mesh", "points")
+        assert preview(store, tmp_path / "mesh.png", rows=rows, mesh=True) == (2, 0)
+        assert preview(store, tmp_path / "contours.png", rows=rows) == (2, 0)
+        with pytest.raises(UsageError, match="smaller --size"):
+            preview(store, tmp_path / "large.png", rows=np.repeat(rows, 200), size=1000)
+    mesh, contours = (
+        np.asarray(Image.open(tmp_path / f"{name}.png")).astype(int) for name in ("mesh", "contours")
     )
-    assert 0.05 < (mesh != points).any(-1).mean() < 0.8
+    assert 0.05 < (mesh != contours).any(-1).mean() < 0.8
+
+
+def test_an_open_mouth_is_dark_and_its_lips_are_lit_as_the_skin() -> None:
+    face = model.load()
+    points = face.decode(np.zeros(20), SEPARATION * face.class_mean[0])  # surprise
+    points = points * 400 / 0.18 + [200, 200, 0]
+    mesh = Mesh(points, face.triangles[:, ::-1], face.part)
+    grey = np.full((400, 400, 3), 128, np.uint8)
+    drawn = shaded(grey, mesh, opaque=True).astype(int)
+
+    def at(*vertices: int) -> np.ndarray:
+        x, y = points[list(vertices), :2].mean(0).astype(int)
+        return drawn[y, x]
+
+    upper, lower = 13, 14  # middle of the lips, on their inner outline
+    mouth, lip, forehead, chin = at(upper, lower), at(15), at(151), at(199)
+    assert points[lower, 1] - points[upper, 1] > 10
+    assert mouth.mean() < 0.5 * min(lip.mean(), forehead.mean())
+    assert lip.mean() < 1.1 * forehead.mean() and chin.mean() > 0.6 * lip.mean()
+    x, y = points[[upper, lower], :2].mean(0).astype(int)
+    over = shaded(grey, mesh)
+    assert (over[y, x] == 128).all() and over[y + 60, x, 2] > over[
+        y + 60, x, 0
+    ] + 20  # the mouth is left open
 
 
 def test_an_unknown_or_absent_renderer_is_one_line(
@@ -196,8 +222,9 @@ def test_both_renderers_cover_the_same_pixels(size_wh: tuple[int, int]) -> None:
     assert same.mean() > 0.98  # the built-in one sorts triangles by their centre
     assert np.abs(ours.weights[first] - theirs.weights[second])[same].max() < 1e-3
     black = np.zeros((size_wh[1], size_wh[0], 3), np.uint8)
+    mesh = Mesh(points, face.triangles[:, ::-1], face.part)
     pictures = [
-        shaded(black, points, face.triangles[:, ::-1], renderer=renderer).astype(int)
+        shaded(black, mesh, renderer=renderer, opaque=True).astype(int)
         for renderer in ("built-in", "pytorch3d")
     ]
     assert np.abs(pictures[0] - pictures[1]).mean() < 0.5
