@@ -39,6 +39,9 @@ CANONICAL = {spelling: name for name, others in _SYNONYMS.items() for spelling i
 }
 _NUMBERED = re.compile(r"^[0-9]+[ _.-]+")
 
+# Class that only some of the datasets and networks have; it is left out if not all files have it.
+OPTIONAL = "contempt"
+
 _AFFECTNET = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")
 _ALPHABETICAL = ("anger", "contempt", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..errors import PredictionsError, UsageError, plural
 from .align import align_columns, align_in_order
+from .classes import OPTIONAL
 from .codes import Codes, read_codes
 from .fusion_table import FusionTable
 from .inputs import Inputs
@@ -29,8 +30,6 @@ from .samples import classes_of
 if TYPE_CHECKING:
     import pandas as pd
 
-# Only some of the datasets and networks of the field have this class.
-_OPTIONAL = "contempt"
 # Advice for files of 3D predictions, for which the --2d options do not apply.
 _ADVICE_3D = {GIVE_IDS: "save its ids in the file", GIVE_ORDER: "name its columns in that order"}
 
@@ -331,7 +330,7 @@ def align_predictions(
     has_ids = aligned is not None
     paths, splits = samples["path"].to_numpy()[sample_rows].tolist(), data.splits[sample_rows]
     if classes:
-        values, note = predictions.scores_of(classes, (*data.spare, _OPTIONAL))
+        values, note = predictions.scores_of(classes, (*data.spare, OPTIONAL))
         notes.append(note)
         columns = predictions.columns or classes
         # Column of the file for each label; the last entry is for rows without a label (-1).
@@ -441,15 +440,15 @@ def _choose_classes(
     class_lists = [*columns, *([] if numbered else [data.classes or tuple(sorted(names))])]
     if numbered:
         labels = with_classes(labels, classes, source=source)
-    if _OPTIONAL in classes and any(_OPTIONAL not in class_list for class_list in class_lists):
-        classes = tuple(name for name in classes if name != _OPTIONAL)
-        lost = int((labels == _OPTIONAL).sum())
+    if OPTIONAL in classes and any(OPTIONAL not in class_list for class_list in class_lists):
+        classes = tuple(name for name in classes if name != OPTIONAL)
+        lost = int((labels == OPTIONAL).sum())
         if lost:
             notes.append(
-                f"classes: {len(classes)} without {_OPTIONAL}, which is not in every file; "
-                f"{plural(lost, 'row')} labelled {_OPTIONAL} left out"
+                f"classes: {len(classes)} without {OPTIONAL}, which is not in every file; "
+                f"{plural(lost, 'row')} labelled {OPTIONAL} left out"
             )
-    return with_classes(labels, classes, source=source, spare=(_OPTIONAL,)), tuple(notes)
+    return with_classes(labels, classes, source=source, spare=(OPTIONAL,)), tuple(notes)
 
 
 def _names_of(paths: Sequence[Path]) -> list[str]:

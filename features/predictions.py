@@ -161,30 +161,20 @@ class Predictions:
         PredictionsError : the file has another number of classes, or other classes.
         """
         scores, names, source = self.scores(), self.columns, Path(self.source).name
-        wanted = f"the store or labels have {len(classes)} classes ({', '.join(classes)})"
         if not names:
             extra = scores.shape[1] - len(classes)
             if extra:
                 more = ", valence and arousal included" if extra in (2, 3) else ""
                 raise PredictionsError(
-                    f"{source}: {scores.shape[1]} columns, but {wanted}; name all columns with --2d-classes{more}"
+                    f"{source}: {scores.shape[1]} columns, but {_wanted(classes)}; name all columns with "
+                    f"--2d-classes{more}"
                 )
             preset = preset_of(tuple(classes))
             order = f"{', '.join(classes)}" + (f" (preset {preset})" if preset else "")
             return scores, f"{source}: classes assumed in the order {order}; give another with --2d-classes"
         further = [name for name in names if name not in classes]
-        missing = [name for name in classes if name not in names]
-        if missing or not set(further) <= set(spare):
-            columns = (
-                f"has {', '.join(further)} instead of {', '.join(missing)}"
-                if len(further) == len(missing)
-                else f"has {len(names)} columns ({', '.join(names)})"
-            )
-            advice = "use predictions of the same classes"
-            if not missing:
-                numbers = ",".join(str(names.index(name)) for name in classes)
-                advice = f"leave out the other columns, with ig3d logits --columns {numbers} or in the file"
-            raise PredictionsError(f"{source}: {columns}, but {wanted}; {advice}")
+        if difference := class_difference(names, classes, spare):
+            raise PredictionsError(f"{source}: {difference}")
         dropped = f"; {', '.join(further)} left out and the others renormalised" if further else ""
         positions = [names.index(name) for name in classes]
         return scores[:, positions], f"{source}: classes joined by name{dropped}"
@@ -208,6 +198,40 @@ class Predictions:
             raise PredictionsError(
                 f"{path}: the predictions cannot be written: {exc}; choose another path"
             ) from exc
+
+
+def class_difference(
+    names: Sequence[str],
+    classes: Sequence[str],
+    spare: Sequence[str] = (),
+    *,
+    numbers: Sequence[int] | None = None,
+) -> str:
+    """Reason why predictions cannot be joined to samples by their classes, and advice; empty if they can.
+
+    Parameters
+    ----------
+    names : classes of the columns of the predictions
+    classes : classes of the samples
+    spare : classes that are left out if only the predictions have them
+    numbers : number of each column in the output of the network; by default as in the file
+    """
+    further = [name for name in names if name not in classes]
+    missing = [name for name in classes if name not in names]
+    if not missing and set(further) <= set(spare):
+        return ""
+    parts = [f"columns of {', '.join(further)}"] if further else []
+    if missing and len(missing) < len(classes):
+        parts.append(f"{'none' if further else 'no column'} of {', '.join(missing)}")
+    advice = "use predictions of the same classes"
+    if not missing:
+        kept = ",".join(str((numbers or range(len(names)))[names.index(name)]) for name in classes)
+        advice = f"leave out the other columns, with ig3d logits --columns {kept} or in the file"
+    return f"has {' and '.join(parts)}, but {_wanted(classes)}; {advice}"
+
+
+def _wanted(classes: Sequence[str]) -> str:
+    return f"the store or labels have {len(classes)} classes ({', '.join(classes)})"
 
 
 def log_softmax(scores: np.ndarray) -> np.ndarray:

@@ -21,8 +21,10 @@ import torch
 from ..console import progress_bar
 from ..errors import DatasetError, UsageError, listed
 from ..extract.runtime import exact_arithmetic
+from ..features.classes import OPTIONAL
 from ..features.device import choose_device
 from ..features.order import class_order_problem
+from ..features.predictions import class_difference
 from ..features.samples import Listing, Split
 from .checkpoint import LoadedNetwork, check_place, hash_contents
 from .crop import Crops, choose_crops
@@ -210,6 +212,7 @@ def write_logits(
             *crops.notes,
             *([choice.note] if choice else []),
             *_left_out_notes(listing, left_out),
+            *_class_notes(listing, loaded, done),
             *training,
             *warnings,
         ),
@@ -283,6 +286,26 @@ def _left_out_notes(listing: Listing, rows: np.ndarray) -> list[str]:
         notes.append(
             f"{len(not_in_train)} of these are not in the train split, but are copies of training images "
             f"({listed(not_in_train)})"
+        )
+    return notes
+
+
+def _class_notes(listing: Listing, network: UserNetwork, rows: np.ndarray) -> list[str]:
+    """Notes on classes that only the network or only the dataset has."""
+    names = network.columns.classes
+    if not names or not listing.classes:
+        return []
+    notes = []
+    classes = [name for name in listing.classes if name in names or name != OPTIONAL]
+    if difference := class_difference(names, classes, (OPTIONAL,), numbers=network.columns.logits):
+        notes.append(f"ig3d fuse refuses these predictions: {network.name} {difference}")
+    counts = Counter(listing.classes[label] for label in listing.labels[rows] if label >= 0)
+    without = {name: count for name, count in counts.items() if name not in names}
+    if without:
+        per_class = ", ".join(f"{name} {count}" for name, count in without.items())
+        notes.append(
+            f"{sum(without.values())} of {counts.total()} labelled rows are not scored: no column is of their class "
+            f"({per_class})"
         )
     return notes
 

@@ -244,14 +244,16 @@ def test_other_classes_are_refused(toy, tmp_path):
     store, samples, logits = toy
     ids = [sample.id for sample in samples]
     eight = np.hstack([logits, logits[:, :1]])
-    with pytest.raises(PredictionsError, match=r"has 8 columns .* 7 classes .*leave out the other columns"):
+    with pytest.raises(
+        PredictionsError, match=r"has columns of other, .* 7 classes .*leave out the other columns"
+    ):
         load_table(Inputs(save(tmp_path / "x.npz", eight, ids=ids, classes=(*CLASSES, "other")), store))
     with pytest.raises(PredictionsError, match=r"8 columns, but .*; name all columns with --2d-classes"):
         load_table(Inputs(save(tmp_path / "x.npz", eight, ids=ids), store))
     with pytest.raises(PredictionsError, match=r"9 columns, .*--2d-classes, valence and arousal included"):
         load_table(Inputs(save(tmp_path / "x.npz", np.hstack([logits, logits[:, :2]]), ids=ids), store))
     names = ("contempt", *CLASSES[1:])
-    with pytest.raises(PredictionsError, match="has contempt instead of surprise"):
+    with pytest.raises(PredictionsError, match="has columns of contempt and none of surprise"):
         load_table(Inputs(save(tmp_path / "x.npz", logits, ids=ids, classes=names), store))
 
 

@@ -222,6 +222,23 @@ def test_scores_join_labels_by_class_name(samples: Listing, tmp_path: Path) -> N
     for split, place in (("val", 3), ("test", 4)):
         here = rows % 5 == place
         assert result.scores[split]["accuracy"] == pytest.approx(accuracy_score(names[here], predicted[here]))
+    assert any("--columns 2,3,0" in note and "ig3d fuse refuses" in note for note in result.notes), (
+        result.notes
+    )
+
+
+def test_labelled_rows_of_other_classes_are_counted(samples: Listing, tmp_path: Path) -> None:
+    network = load_network(save(tmp_path / "net", samples, columns=("sad", "anger", "contempt")))
+    result = write_logits(samples, network, tmp_path / "x.npz", LogitsConfig(splits=("val", "test")))
+    (counted,) = [note for note in result.notes if "not scored" in note]
+    assert counted.startswith("4 of 12 labelled rows") and counted.endswith("(happy 4)")
+    assert any(
+        "has columns of contempt and none of happy" in note and "--columns" not in note
+        for note in result.notes
+    )
+    both = load_network(save(tmp_path / "both", samples, columns=(*CLASSES, "contempt")))
+    result = write_logits(samples, both, tmp_path / "y.npz", LogitsConfig(splits=("val", "test")))
+    assert not any("fuse refuses" in note or "not scored" in note for note in result.notes)
 
 
 def test_valence_and_arousal_stay_within_their_range(samples: Listing, tmp_path: Path) -> None:

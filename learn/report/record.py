@@ -325,7 +325,7 @@ def _without_record(folder: Path) -> str:
     if not runs:
         return f"is not the folder of a run: it has no {FILE}; ig3d fuse --out writes one"
     results = [name for name in (FIGURES, "table.tex", "heatmap.png") if (folder / name).is_file()]
-    files = f"; {' and '.join(results)} compare them" if results else ""
+    files = f"; {', '.join(results)} compare them" if results else ""
     return f"is not a run, but contains {plural(len(runs), 'run')}: pass {listed(runs, 3)}{files}"
 
 
