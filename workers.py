@@ -29,6 +29,9 @@ from .errors import RunError, UsageError, require
 log = logging.getLogger("ig3d")
 
 BACKENDS = ("loky", "dask", "ray")
+# Configuration of dask's local cluster. Workers may start processes. The default time-out is 15 s: dask then closes for
+# good a worker that has died, even if it was started again, died again, and is starting a second time.
+DASK_CONFIG = {"distributed.worker.daemon": False, "distributed.deploy.lost-worker-timeout": "1000 days"}
 # A task is given up after this many dead workers.
 MAX_DEATHS = 3
 # The run ends after this many given-up tasks in a row: if a device fails, all tasks would be given up.
@@ -322,7 +325,7 @@ def _dask(jobs: int, address: str | None, gpu: bool) -> Iterator[_Workers]:
     config = require("dask", wanted_by="backend dask").config
     cluster = None
     # if the scheduler ends, the client prints a traceback, even when it is closed
-    with _quiet("distributed.client"), config.set({"distributed.worker.daemon": False}):
+    with _quiet("distributed.client"), config.set(DASK_CONFIG):
         try:
             if address is None:
                 cluster = distributed.LocalCluster(

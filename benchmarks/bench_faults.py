@@ -25,6 +25,7 @@ import psutil
 from PIL import Image
 
 from ig3d import CodeStore, ExtractConfig, extract_codes, list_samples
+from ig3d.workers import DASK_CONFIG
 
 FAKE = "ig3d.extract.fakes:FakeRegressor"
 IMAGES = 2000
@@ -153,7 +154,7 @@ def cluster(backend: str) -> Iterator[str | None]:
         from distributed import LocalCluster
 
         with (
-            dask.config.set({"distributed.worker.daemon": False}),
+            dask.config.set(DASK_CONFIG),
             LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="localhost:0") as started,
         ):
             yield started.scheduler_address
