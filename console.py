@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
-from .errors import Terminated, listed
+from .errors import Terminated, listed, plural
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -133,7 +133,7 @@ def say(line: str) -> None:
 def say_all(problems: tuple[str, ...], notes: tuple[str, ...]) -> None:
     """Print the number of unreadable images and the first of them, then the notes."""
     if problems:
-        say(f"{len(problems)} images could not be read: {listed(list(problems))}")
+        say(f"{plural(len(problems), 'image')} could not be read: {listed(list(problems))}")
     for note in notes:
         say(note)
 

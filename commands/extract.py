@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from ..extract.config import ExtractConfig
     from ..features.samples import Listing
 
-# Number of reasons that are printed if most rows have no codes.
-_REASONS = 5
-
 
 def extract(
     root: Root,
@@ -158,10 +155,10 @@ def extract(
     if not summary.seconds:
         say("the store of this run is already complete" + (" and has no failed row" if retry_failed else ""))
     elif retry_failed:
-        say(f"kept {summary.resumed} rows of shards without failed rows")
+        say(f"kept {plural(summary.resumed, 'row')} of shards without failed rows")
     elif summary.resumed:
-        say(f"resumed an interrupted run: {summary.resumed} rows were already finished")
-    print(f"{summary.store}: {rows} rows ({counts(summary.counts)})")
+        say(f"resumed an interrupted run: {plural(summary.resumed, 'row')} already finished")
+    print(f"{summary.store}: {plural(rows, 'row')} ({counts(summary.counts)})")
     _report_reasons(summary.store, summary.counts)
 
 
@@ -177,36 +174,22 @@ def _every_face(samples: Listing, config: ExtractConfig, jobs: int) -> Listing:
 
 
 def _report_reasons(path: Path, by_status: dict[str, int]) -> None:
-    """Print the most common reasons if fewer than half of the rows are ok.
+    """Print why rows have no codes; rows without a face count only if fewer than half of the rows are ok.
 
     Raises
     ------
     RunError : no row is ok.
     """
-    import re
-
     from ..features.store import CodeStore
-    from ..features.values import Status
+    from ..features.store.summary import reasons
 
-    rows, ok = sum(by_status.values()), by_status.get("ok", 0)
-    if 2 * ok >= rows:
-        return
-    with CodeStore(path) as store:
-        status, messages, ids = (store.column(f"sample/{name}") for name in ("status", "message", "id"))
-    reasons: dict[tuple[str, str], list[int]] = {}
-    for row, (code, message) in enumerate(zip(status.tolist(), messages.tolist(), strict=True)):
-        if code != Status.ok:
-            kind = re.sub(r"\d+", "N", message)
-            reasons.setdefault((Status(code).name, kind), []).append(row)
-    commonest = sorted(reasons.items(), key=lambda one: -len(one[1]))
-    for (name, _), of_kind in commonest[:_REASONS]:
-        row = of_kind[0]
-        example = f"{ids[row]}: {messages[row] or 'no reason'}"
-        say(f"{name}: {plural(len(of_kind), 'row')}, such as {example}")
-    if len(commonest) > _REASONS:
-        say(
-            f"and {plural(len(commonest) - _REASONS, 'other reason')}; ig3d export lists the reason of every row"
-        )
+    rows, ok, no_face = sum(by_status.values()), by_status.get("ok", 0), by_status.get("no_face", 0)
+    few = 2 * ok < rows
+    if ok + no_face < rows or few:
+        with CodeStore(path) as store:
+            for line in reasons(store):
+                if few or not line.startswith("no_face: "):
+                    say(line)
     if not ok:
         raise RunError(f"{path}: none of {plural(rows, 'row')} is ok; the reasons are above")
 
@@ -229,7 +212,9 @@ def synth(
     config = SynthConfig(count=count, size=size, seed=seed, test_share=test_share, jobs=jobs or cpu_count())
     with counting("synth", count) as progress:
         synthesize(out, config, progress=lambda done: progress(Counter(drawn=done)))
-    print(f"{out}: {count} synthetic faces in RAF-DB's layout (--dataset rafdb), true codes in codes.csv")
+    print(
+        f"{out}: {plural(count, 'synthetic face')} in RAF-DB's layout (--dataset rafdb), true codes in codes.csv"
+    )
 
 
 def join(
@@ -246,7 +231,7 @@ def join(
 
     with working("join"):
         joined = join_parts(parts, out)
-    print(f"{out}: {sum(joined.values())} rows ({counts(joined)})")
+    print(f"{out}: {plural(sum(joined.values()), 'row')} ({counts(joined)})")
 
 
 def _part(text: str) -> tuple[int, int]:

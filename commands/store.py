@@ -157,7 +157,7 @@ def import_(
 
     samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map)
     rows = import_codes(samples, kind, codes, out, columns=columns, notify=say)
-    print(f"{out}: {len(samples)} rows ({counts(rows)})")
+    print(f"{out}: {plural(len(samples), 'row')} ({counts(rows)})")
 
 
 def export(

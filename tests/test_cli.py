@@ -130,6 +130,11 @@ def test_inspect_for_people_and_for_scripts(ig3d: Program, store: Path) -> None:
     assert found["verified"] is True
     assert found["splits"]["train"] == {"fear": 24, "happy": 24, "sad": 24, "no label": 0}
     assert found["blocks"]["colour"]["width"] == 3
+    with CodeStore(store) as opened:
+        red = opened.codes("colour")[:, 0].astype(float)
+    assert found["blocks"]["colour"]["columns"]["red"]["mean"] == pytest.approx(red.mean())
+    shown = re.search(r"red +1 +1 +([\d.]+) +([\d.]+) ", shown.stdout)
+    assert shown and float(shown[2]) == pytest.approx(red.mean(), rel=1e-3)
 
 
 def test_inspect_failures(ig3d: Program, store: Path, tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ def test_images_of_other_modes(mode: str, ig3d: Callable[..., Ended], tmp_path: 
     picture.save(tmp_path / "data" / "happy" / ("a.tif" if mode == "CMYK" else "a.png"))
     ended = ig3d("extract", tmp_path / "data", "--out", tmp_path / "a.h5", "--jobs", 1)
     assert ended.returncode == 0, ended.stderr
-    assert "1 rows (ok 1)" in ended.stdout
+    assert "1 row (ok 1)" in ended.stdout
 
 
 def test_two_settings_by_name() -> None:

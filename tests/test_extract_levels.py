@@ -181,6 +181,12 @@ def test_a_class_whose_images_are_all_of_another_format_is_warned_of(tmp_path: P
     assert "left out: HEIC (1)" in notes
 
 
+def test_other_files_of_a_flat_folder_are_counted(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png")
+    (tmp_path / "notes.txt").write_text("x")
+    assert "left out: .txt (1)" in list_samples(tmp_path, "folder").notes
+
+
 def test_class_folders_that_name_splits_are_warned_of(tmp_path: Path) -> None:
     samples = list_samples(tree(tmp_path, "train_happy", "train_sad", "test_happy"), "folder")
     assert any(note.startswith("WARNING the class folders name splits") for note in samples.notes)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import FAKE, Ended, colour_folder
+from conftest import FAKE, Ended, colour_folder, write_image
 
 Run = Callable[..., Ended]
 
@@ -38,7 +38,7 @@ def test_a_zip_with_a_password(tmp_path: Path, ig3d: Run) -> None:
         ig3d, tmp_path, with_password(tmp_path / "a.zip", names, bytes(500)), "--dataset", "zip"
     )
     assert ended.returncode == 1
-    assert "unreadable: 8 rows, such as happy/0: encrypted: the zip has a password" in ended.stderr
+    assert "unreadable: 8 rows (happy/0, happy/1, happy/2 and 5 more): encrypted: the zip has" in ended.stderr
     assert "none of 8 rows is ok" in ended.stderr
     assert "8 rows (unreadable 8)" in ended.stdout
     again = extracted(ig3d, tmp_path, tmp_path / "a.zip", "--dataset", "zip")
@@ -56,7 +56,7 @@ def test_files_that_lie_one_folder_deeper(tmp_path: Path, ig3d: Run) -> None:
     manifest(tmp_path / "data", [f"{folder}/{n:04d}.png" for folder in ("happy", "sad") for n in range(3)])
     ended = extracted(ig3d, tmp_path, tmp_path / "data", "--dataset", "manifest")
     assert ended.returncode == 1
-    assert "missing: 6 rows, such as happy/0000: no such file" in ended.stderr
+    assert "missing: 6 rows (happy/0000, happy/0001, happy/0002 and 3 more): no such file" in ended.stderr
     hint = f"they are in {tmp_path / 'data' / 'images'}: give that as the root"
     assert hint in " ".join(ended.stderr.split())
 
@@ -69,20 +69,30 @@ def test_few_usable_rows_are_reported_with_the_commonest_reasons_first(tmp_path:
     ended = extracted(ig3d, tmp_path, root)
     assert ended.returncode == 0
     pages, pointers = (
-        ended.stderr.index("unreadable: 4 rows, such as"),
-        ended.stderr.index("unreadable: 2 rows, such as"),
+        ended.stderr.index("unreadable: 4 rows ("),
+        ended.stderr.index("unreadable: 2 rows ("),
     )
     assert pages < pointers
     assert "HTML" in ended.stderr[pages:pointers]
     assert "git lfs pull" in ended.stderr[pointers:]
 
 
-def test_mostly_usable_rows_print_no_reasons(tmp_path: Path, ig3d: Run) -> None:
+def test_few_unreadable_rows_are_named_by_extract_and_inspect(tmp_path: Path, ig3d: Run) -> None:
     root = colour_folder(tmp_path / "data", 3)
     (root / "sad" / "page.jpg").write_bytes(b"<html>")
     ended = extracted(ig3d, tmp_path, root)
     assert ended.returncode == 0
-    assert "such as" not in ended.stderr
+    reason = "unreadable: 1 row (sad/page): HTML"
+    assert reason in ended.stderr
+    assert reason in ig3d("inspect", tmp_path / "a.h5").stdout
+
+
+def test_few_rows_without_a_face_are_only_counted(tmp_path: Path, ig3d: Run) -> None:
+    root = colour_folder(tmp_path / "data", 3)
+    write_image(root / "sad" / "black.png", (0, 0, 0))
+    ended = extracted(ig3d, tmp_path, root)
+    assert "no_face 1" in ended.stdout and "no_face: " not in ended.stderr
+    assert "no_face: 1 row (sad/black): no face found" in ig3d("inspect", tmp_path / "a.h5").stdout
 
 
 def test_reasons_that_differ_in_numbers_only_are_one(tmp_path: Path, ig3d: Run) -> None:
@@ -91,8 +101,8 @@ def test_reasons_that_differ_in_numbers_only_are_one(tmp_path: Path, ig3d: Run) 
     for n in range(1, 6):
         (root / "sad" / f"cut{n}.png").write_bytes(whole[: -30 - n])
     ended = extracted(ig3d, tmp_path, root)
-    assert ended.stderr.count("such as") == 1
-    assert "unreadable: 5 rows, such as sad/cut1: damaged" in ended.stderr
+    assert ended.stderr.count("unreadable: ") == 1
+    assert "unreadable: 5 rows (sad/cut1, sad/cut2, sad/cut3 and 2 more): damaged" in ended.stderr
 
 
 @pytest.mark.parametrize("usable", [True, False])

@@ -101,7 +101,7 @@ def _images(root: Path, skipped: Counter[str], videos: Videos) -> Iterator[Image
     for inside, files in walk(root, root, skipped):
         others = [entry for entry in files if not is_video(entry.name)]
         moving = [(entry.name, size_of(entry.path)) for entry in files if is_video(entry.name)]
-        still = images_of(others, skipped if inside else None)
+        still = images_of(others, skipped)
         yield from _media(_parts(inside), inside, chain(still, moving), videos)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...errors import listed, plural
 from ..pose import ANGLES, store_degrees
 from ..samples import Split
 from ..values import Status
@@ -15,6 +17,11 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+# Number of reasons of rows without codes that are listed.
+_REASONS = 5
+# Columns of blocks up to this width are summarised apart if they have names, such as scale and tx, ty of a camera.
+_SMALL = 3
+
 
 def summarise(store: CodeStore) -> dict[str, Any]:
     """Summarise a store: dataset, regressor, rows by split, class and status, and statistics of each block.
@@ -22,10 +29,10 @@ def summarise(store: CodeStore) -> dict[str, Any]:
     Returns
     -------
     dict of JSON values
-        ``rows``, ``status``, ``splits`` (split -> class -> number of rows), ``groups``, ``blocks`` (name -> width,
-        unit, basis, min, mean, max, std over the rows with status ``ok``), ``pose_degrees`` (yaw, pitch, roll -> min,
-        mean, max, std; empty without a pose), ``valence_arousal`` (number of rows with both), and the attributes of the
-        store.
+        ``rows``, ``status``, ``reasons`` (see :func:`reasons`), ``splits`` (split -> class -> number of rows),
+        ``groups``, ``blocks`` (name -> width, unit, basis, min, mean, max, std over the rows with status ``ok``, and
+        ``columns``: the same for each column of a small block), ``pose_degrees`` (yaw, pitch, roll -> min, mean, max,
+        std; empty without a pose), ``valence_arousal`` (number of rows with both), and the attributes of the store.
     """
     samples, info, statuses = store.samples, store.info, store.status
     split, label = (samples[name].cat.codes.to_numpy() for name in ("split", "label"))
@@ -44,6 +51,7 @@ def summarise(store: CodeStore) -> dict[str, Any]:
         "detector": info.detector,
         "crop": info.crop,
         "status": {status.name: int((statuses == status).sum()) for status in Status if status},
+        "reasons": reasons(store),
         "splits": splits,
         "groups": samples["group"][samples["group"] != ""].nunique(),
         "valence_arousal": int(has_va.sum()),
@@ -51,6 +59,26 @@ def summarise(store: CodeStore) -> dict[str, Any]:
         "blocks": {name: _range(store, name) for name in store.blocks},
         "pose_degrees": _pose(store),
     }
+
+
+def reasons(store: CodeStore) -> list[str]:
+    """Why rows have no codes: status, number of rows, the first ids and the first reason; the most common ones first.
+
+    Reasons that differ only in numbers are counted together.
+    """
+    status, messages, ids = (store.column(f"sample/{name}") for name in ("status", "message", "id"))
+    rows_of: dict[tuple[int, str], list[int]] = {}
+    for row in np.flatnonzero(status != Status.ok).tolist():
+        rows_of.setdefault((int(status[row]), re.sub(r"\d+", "N", messages[row])), []).append(row)
+    most_common = sorted(rows_of.items(), key=lambda item: -len(item[1]))
+    lines = []
+    for (code, _), rows in most_common[:_REASONS]:
+        examples = listed([ids[row] for row in rows[:3]] + [""] * (len(rows) - 3), 3)
+        reason = messages[rows[0]] or "no reason"
+        lines.append(f"{Status(code).name}: {plural(len(rows), 'row')} ({examples}): {reason}")
+    if others := len(most_common) - _REASONS:
+        lines.append(f"and {plural(others, 'other reason')}; ig3d export --csv lists the reason of every row")
+    return lines
 
 
 def count_classes(
@@ -79,7 +107,7 @@ def class_table(splits: dict[str, dict[str, int]]) -> Table:
 
     table = Table("class", box=None, header_style="bold")
     for split in splits:
-        table.add_column(split, justify="right")
+        table.add_column("no split" if split == Split.none.name else split, justify="right")
     for name in next(iter(splits.values()), {}):
         if name != "no label" or any(counts[name] for counts in splits.values()):
             table.add_row(name, *(str(counts[name]) for counts in splits.values()))
@@ -90,11 +118,13 @@ def class_table(splits: dict[str, dict[str, int]]) -> Table:
 def _range(store: CodeStore, name: str) -> dict[str, Any]:
     block = store.blocks[name]
     values = store.codes(name)[store.ok].astype(np.float64)
+    apart = block.columns if block.width <= _SMALL and block.unit != "rad" else ()
     return {
         "width": block.width,
         "unit": block.unit,
         "basis": block.basis,
         **_statistics(values),
+        "columns": {column: _statistics(values[:, k]) for k, column in enumerate(apart)},
         "description": block.description,
     }
 
@@ -123,23 +153,30 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
     from rich.table import Table
 
     regressor = summary["regressor"]
-    console.print(f"{summary['store']}: {summary['rows']} rows of {summary['dataset']} ({summary['root']})")
+    console.print(
+        f"{summary['store']}: {plural(summary['rows'], 'row')} of {summary['dataset']} ({summary['root']})"
+    )
     console.print(
         f"regressor {regressor.get('name')} (version {regressor.get('version', '?')}), detector "
         f"{summary['detector'].get('name')}; written {summary['created']} by ig3d {summary['ig3d_version']}"
     )
     if summary["groups"]:
-        console.print(f"{summary['groups']} groups (persons or videos)")
+        console.print(f"{plural(summary['groups'], 'group')} (persons or videos)")
     if summary["valence_arousal"]:
-        console.print(f"{summary['valence_arousal']} rows with valence and arousal")
+        console.print(f"{plural(summary['valence_arousal'], 'row')} with valence and arousal")
     status = " · ".join(f"{name} {count}" for name, count in summary["status"].items() if count)
     console.print(f"status: {status}; images with several faces: {summary['several_faces']}")
+    for line in summary["reasons"]:
+        console.print(line)
     console.print(class_table(summary["splits"]))
     blocks = Table(
         "block", "width", "unit", "min", "mean", "max", "std", "basis", box=None, header_style="bold"
     )
     for name, block in summary["blocks"].items():
-        blocks.add_row(name, str(block["width"]), block["unit"], *_figures(block), block["basis"])
+        figures = [""] * 4 if block["columns"] else _figures(block)
+        blocks.add_row(name, str(block["width"]), block["unit"], *figures, block["basis"])
+        for column, values in block["columns"].items():
+            blocks.add_row(f"  {column}", "1", block["unit"], *_figures(values), "")
     for angle, values in summary["pose_degrees"].items():
         blocks.add_row(angle, "1", "degrees", *_figures(values), "from pose")
     console.print(blocks)
