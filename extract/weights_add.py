@@ -20,7 +20,7 @@ from ..errors import WeightsError, listed
 from ..features.atomic import file_sha256, replacing
 from ..features.safe_pickle import plain, read_arrays
 from .weights import best_checkpoint, first_folder, is_published, write_record
-from .weights_table import FORMS, LARGEST, TORCHSCRIPT, WEIGHTS_FILES, Form, WeightsFile, weights_file
+from .weights_table import FORMS, MAX_BYTES, TORCHSCRIPT, WEIGHTS_FILES, Form, WeightsFile, weights_file
 
 # Suffixes of the official files in distributions, which also contain documents and pictures.
 _SUFFIXES = (".ckpt", ".pkl", ".pt", ".pth", ".tar", ".npy", ".npz", ".task", ".tflite")
@@ -268,7 +268,7 @@ def _unpacked(path: Path) -> Iterator[list[tuple[Path, tuple[str, ...]]]]:
         zipfile.ZipFile(path) as archive,
     ):
         total = sum(entry.file_size for entry in archive.infolist())
-        if total > LARGEST:
+        if total > MAX_BYTES:
             raise WeightsError(
                 f"{path}: its contents have {total} bytes, more than any file that ig3d weights lists"
             )

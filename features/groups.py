@@ -16,7 +16,7 @@ from ..errors import UsageError, listed, plural, shorten
 from .fusion_table import FusionTable
 
 _SECONDS = 10.0  # limit for a pattern on all ids; usual patterns take microseconds per id
-_LARGEST = 3  # number of groups that a note names
+_MAX_NAMED = 3  # number of groups that a note names
 # With fewer distinct names, parts of ids are classes or splits rather than persons; without labels, more are needed.
 _FEW, _FEW_UNLABELLED = 4, 20
 # Parts of ids that may name a person or video, the likeliest first: the text before the last number, with or without a
@@ -122,6 +122,6 @@ def _may_be_groups(names: np.ndarray, labels: np.ndarray) -> bool:
 def _count_and_largest(names: np.ndarray) -> str:
     """Number of groups and the largest: ``57, the largest George_W_Bush with 530, Colin_Powell with 236``."""
     values, counts = np.unique(names, return_counts=True)
-    order = np.argsort(-counts, kind="stable")[:_LARGEST]
+    order = np.argsort(-counts, kind="stable")[:_MAX_NAMED]
     shown = ", ".join(f"{shorten(str(values[index]), 40)} with {counts[index]}" for index in order)
     return f"{len(values)}, the largest {shown}"

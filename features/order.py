@@ -16,9 +16,9 @@ GIVE_IDS, GIVE_ORDER = "give the ids with --2d-ids", "give the order with --2d-c
 BETTER_BY = 0.10  # difference in accuracy, or in correlation, from which another order is better
 _SIGNIFICANT = 1e-3
 _CHANCE_ERRORS = 3.0  # standard errors above chance up to which an agreement counts as chance
-_LEAST_OF_SPLIT = 50  # labelled rows that a split needs to be tested separately
+_MIN_SPLIT_ROWS = 50  # labelled rows that a split needs to be tested separately
 # Of distributed inference, in which process i of p predicts the rows i, i + p, i + 2 p, ...
-_MOST_PROCESSES, _USUAL_PROCESSES, _BATCHES = 16, (2, 4, 8), (16, 32, 64, 128, 256)
+_MAX_PROCESSES, _USUAL_PROCESSES, _BATCHES = 16, (2, 4, 8), (16, 32, 64, 128, 256)
 
 
 def class_problem(
@@ -260,7 +260,7 @@ def _of_processes(n: int) -> Iterator[tuple[str, np.ndarray]]:
     """Orders of ``n`` sorted rows after distributed processing: name, and (n,) row of the file -> sorted row."""
     rows = np.arange(n)
     yield "backwards", rows[::-1]
-    for processes in range(2, min(_MOST_PROCESSES, n // 2) + 1):
+    for processes in range(2, min(_MAX_PROCESSES, n // 2) + 1):
         yield (
             f"{processes} processes one after another (a DistributedSampler's)",
             np.argsort(rows % processes, kind="stable"),
@@ -334,7 +334,7 @@ def chance_problem(predicted: np.ndarray, labels: np.ndarray, k: int, *, splits:
         )
     for split in np.unique(splits[labelled]).tolist():
         part = labelled & (splits == split)
-        if part.sum() >= _LEAST_OF_SPLIT and at_chance(predicted[part], labels[part], k):
+        if part.sum() >= _MIN_SPLIT_ROWS and at_chance(predicted[part], labels[part], k):
             return (
                 f"the rows do not seem to be in the order of the samples: {accuracy:.1%} are right, but those of "
                 f"the {Split(split).name} split only by chance ({np.mean(predicted[part] == labels[part]):.1%})"

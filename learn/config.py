@@ -14,9 +14,9 @@ from .rules import RULES, names
 DEFAULT_RULES = tuple(name for name in RULES if name != "threshold")
 PRIMARY = "stack"
 REPEATS, REPEATS_OF_HEADS = 10, 3  # cross-fittings by default; with heads that are refitted in each of them
-MOST_SEED = 2**32 - 1  # of NumPy's and scikit-learn's generators
-MOST_DRAWS = 1_000_000
-MOST_REPEATS = 1000
+MAX_SEED = 2**32 - 1  # of NumPy's and scikit-learn's generators
+MAX_DRAWS = 1_000_000
+MAX_REPEATS = 1000
 OBJECTIVES = {"classes": ("accuracy", "balanced", "logloss"), "va": ("rmse", "ccc")}
 # objective -> metrics that something is fitted for: only gains in these are marked as significant
 FITTED_METRICS = {
@@ -40,8 +40,8 @@ def check_seed(seed: int, name: str = "seed") -> None:
     ------
     UsageError : below 0 or above 2^32 - 1.
     """
-    if not 0 <= seed <= MOST_SEED:
-        raise UsageError(f"{name}: expected 0 to {MOST_SEED}, got {shorten(str(seed))}")
+    if not 0 <= seed <= MAX_SEED:
+        raise UsageError(f"{name}: expected 0 to {MAX_SEED}, got {shorten(str(seed))}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +122,14 @@ class FuseConfig:
     report: Literal["train", "val", "test", "all"] | None = None
     calibration_rows: Annotated[int, Between(1)] | None = None
     folds: Annotated[int, Between(2, 1000)] = 5
-    repeats: Annotated[int, Between(1, MOST_REPEATS)] | None = None
-    seed: Annotated[int, Between(0, MOST_SEED)] = 0
-    draws: Annotated[int, Between(100, MOST_DRAWS)] = 10_000
+    repeats: Annotated[int, Between(1, MAX_REPEATS)] | None = None
+    seed: Annotated[int, Between(0, MAX_SEED)] = 0
+    draws: Annotated[int, Between(100, MAX_DRAWS)] = 10_000
     on: Literal["probabilities", "logits"] = "probabilities"
     calibrate: Literal["none", "temperature", "bias"] = "none"
     objective: Literal["accuracy", "balanced", "logloss", "rmse", "ccc"] | None = None
     controls: bool = True
-    permutations: Annotated[int, Between(1, MOST_REPEATS)] = 20
+    permutations: Annotated[int, Between(1, MAX_REPEATS)] = 20
     two_d_out_of_fold: bool = False
     allow_missing: bool = False
     force: bool = False
@@ -208,8 +208,8 @@ class HeadsConfig:
     balanced: bool = False
     device: str = "auto"
     folds: Annotated[int, Between(2, 1000)] = 5
-    seed: Annotated[int, Between(0, MOST_SEED)] = 0
-    draws: Annotated[int, Between(100, MOST_DRAWS)] = 10_000
+    seed: Annotated[int, Between(0, MAX_SEED)] = 0
+    draws: Annotated[int, Between(100, MAX_DRAWS)] = 10_000
     jobs: Annotated[int, Between(0)] = 0
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ from .plan import EvaluationPlan, HeadFit
 from .versions import versions
 
 # Smallest probability of a class, also of classes that a head was not trained on.
-_LEAST_PROBABILITY = 1e-6
+_MIN_PROBABILITY = 1e-6
 # Parameters of heads that do not affect scores, and so are not part of the key of the cache.
 _WITHOUT_EFFECT = ("num_threads", "n_jobs", "thread_count", "device", "verbose", "verbosity")
 
@@ -206,4 +206,4 @@ def scores_by(head: Any, codes: np.ndarray, task: str, k: int) -> np.ndarray:
         return np.clip(head.predict(codes), -1, 1)
     p = np.zeros((len(codes), k))
     p[:, np.asarray(head.classes_, np.intp)] = head.predict_proba(codes)
-    return log_softmax(np.log(np.maximum(p, _LEAST_PROBABILITY)))
+    return log_softmax(np.log(np.maximum(p, _MIN_PROBABILITY)))

@@ -31,8 +31,8 @@ from .versions import versions
 
 FORMAT = "ig3d-fusion-model"
 FORMAT_VERSION = 3
-MOST_BYTES = 512 << 20  # of a file, compressed and uncompressed; models take a few MB
-_MOST_MEMBERS = 20_000
+MAX_BYTES = 512 << 20  # of a file, compressed and uncompressed; models take a few MB
+_MAX_MEMBERS = 20_000
 # Types of ig3d that a model file may contain, in addition to those of scikit-learn and NumPy that skops trusts.
 _TRUSTED = (*heads.TYPES, *rules.TYPES)
 _PACKAGE = __name__.partition(".")[0]
@@ -227,13 +227,13 @@ def _read(source: Path) -> bytes:
     ------
     ValueError : the file, or its uncompressed content, is larger than a model may be.
     """
-    if source.stat().st_size > MOST_BYTES:
-        raise ValueError(f"more than {MOST_BYTES >> 20} MiB")
+    if source.stat().st_size > MAX_BYTES:
+        raise ValueError(f"more than {MAX_BYTES >> 20} MiB")
     raw = source.read_bytes()
     with zipfile.ZipFile(io.BytesIO(raw)) as archive:
         members = archive.infolist()
-    if len(members) > _MOST_MEMBERS or sum(member.file_size for member in members) > MOST_BYTES:
-        raise ValueError(f"more than {MOST_BYTES >> 20} MiB, or {_MOST_MEMBERS} parts")
+    if len(members) > _MAX_MEMBERS or sum(member.file_size for member in members) > MAX_BYTES:
+        raise ValueError(f"more than {MAX_BYTES >> 20} MiB, or {_MAX_MEMBERS} parts")
     return raw
 
 

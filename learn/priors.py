@@ -29,10 +29,10 @@ _ITERATIONS = 5_000
 _TOLERANCE = 1e-7  # change of the estimated shares at which the iterations end
 _ROWS_PER_CLASS = 10  # shares that are estimated from fewer rows are uncertain
 _ROUNDING = 0.0101  # largest difference of a sum of shares from 1
-_MOST_BYTES = 1 << 20  # of a JSON file
+_MAX_BYTES = 1 << 20  # of a JSON file
 # A difference of class shares is reported if its p is below the first, and half the sum of absolute differences is at
 # least the second.
-_SIGNIFICANCE, _LEAST_DIFFERENCE = 0.01, 0.05
+_SIGNIFICANCE, _MIN_DIFFERENCE = 0.01, 0.05
 
 
 def check_priors(model: FusionModel, priors: str | Path) -> np.ndarray | None:
@@ -130,7 +130,7 @@ def difference_warning(model: FusionModel, table: FusionTable, rule: str, log_p:
     before = model.shares[name].predicted
     now = count_classes(log_p[rows], table.group_codes[rows] if table.grouped else None)
     p = difference_p(before, now)
-    if p >= _SIGNIFICANCE or np.abs(now.shares - before.shares).sum() / 2 < _LEAST_DIFFERENCE:
+    if p >= _SIGNIFICANCE or np.abs(now.shares - before.shares).sum() / 2 < _MIN_DIFFERENCE:
         return []
     return [
         f"WARNING class shares of these predictions differ from those on the calibration rows (in brackets; p "
@@ -241,7 +241,7 @@ def _csv_pairs(path: str | Path) -> list[tuple[str, Any]]:
 def _json_pairs(path: str | Path) -> list[tuple[str, Any]]:
     try:
         with Path(path).open("rb") as handle:
-            text = handle.read(_MOST_BYTES).decode("utf-8-sig")
+            text = handle.read(_MAX_BYTES).decode("utf-8-sig")
         # Pairs instead of a dictionary, so that a repeated class is detected.
         content = json.loads(text, object_pairs_hook=tuple)
     except (OSError, ValueError, RecursionError) as exc:

@@ -34,7 +34,7 @@ from .plan import EvaluationPlan, plan_heads
 from .result import Result, fields_of_plan, figures_of_plan
 
 PRIOR = "prior"
-_LEAST_SHARE = 1e-6  # share of a class that has no training row
+_MIN_SHARE = 1e-6  # share of a class that has no training row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,7 +221,7 @@ def _prior(table: FusionTable, plan: EvaluationPlan) -> np.ndarray:
             values[model.apply] = truth.mean(axis=0)
         else:
             shares = np.bincount(truth.astype(np.intp), minlength=len(table.classes)) / len(truth)
-            values[model.apply] = log_softmax(np.log(np.maximum(shares, _LEAST_SHARE)))
+            values[model.apply] = log_softmax(np.log(np.maximum(shares, _MIN_SHARE)))
     return values
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 END = "end of trees\n"
-_MOST_BYTES = 256 << 20
+_MAX_BYTES = 256 << 20
 _HEAD = (
     *("version", "num_class", "num_tree_per_iteration", "label_index", "max_feature_idx"),
     *("objective", "feature_names", "feature_infos", "tree_sizes"),
@@ -50,7 +50,7 @@ def check_text(text: Any) -> None:
     ------
     ValueError
     """
-    if not isinstance(text, str) or not text.isascii() or len(text) > _MOST_BYTES:
+    if not isinstance(text, str) or not text.isascii() or len(text) > _MAX_BYTES:
         raise ValueError("trees are not LightGBM's text")
     head, separator, rest = text.partition("\n\n")
     body, ending, _ = rest.partition(f"\n{END}")

@@ -20,7 +20,7 @@ from .load import UserNetwork
 AUTO = "auto"
 SCALES = (0.8, 1.0, 1.25, 1.5, 2.0)
 # Largest number of rows for the choice; of more rows, a random choice that does not divide groups.
-MOST_ROWS = 2_000
+MAX_ROWS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ def truth_of(listing: Listing, network: UserNetwork) -> tuple[np.ndarray, np.nda
 def rows_to_choose_by(listing: Listing, labelled: np.ndarray, boxed: np.ndarray) -> tuple[np.ndarray, str]:
     """Rows by which the scale is chosen, and their split: val if it is not reported, else train.
 
-    Groups with a row in a reported split are left out. Of more than :data:`MOST_ROWS` rows, groups are drawn with a
+    Groups with a row in a reported split are left out. Of more than :data:`MAX_ROWS` rows, groups are drawn with a
     fixed seed.
 
     Parameters
@@ -170,13 +170,13 @@ def rows_to_choose_by(listing: Listing, labelled: np.ndarray, boxed: np.ndarray)
             f"crop-scale: auto needs labelled rows with a face box in a train or val split that is not reported, "
             f"and none of {len(listing)} rows is one; pass a number, or separate train or val rows (ig3d split)"
         )
-    if len(rows) > MOST_ROWS:
+    if len(rows) > MAX_ROWS:
         # The prefixes distinguish the name of a group from the number of a row without a group.
         keys = np.where(names[rows] != "", np.char.add("g", names[rows]), np.char.add("i", rows.astype(str)))
         groups, group = np.unique(keys, return_inverse=True)
         order = np.random.default_rng(0).permutation(len(groups))
         cumulative = np.bincount(group)[order].cumsum()
-        rows = rows[np.isin(group, order[: max(1, int((cumulative <= MOST_ROWS).sum()))])]
+        rows = rows[np.isin(group, order[: max(1, int((cumulative <= MAX_ROWS).sum()))])]
     return rows, split.name
 
 

@@ -41,7 +41,7 @@ POPULATION = 40_000
 # the truth (arousal: assumed), RMSE and CCC of the 2D network (CAGE) and of the 3D codes (EMOCA), correlation of the
 # errors.
 AFFECTNET = ((0.466, 0.3377, 0.7180, 0.3389, 0.6860, 0.827), (0.37, 0.3077, 0.6448, 0.3120, 0.5915, 0.806))
-MOST_FALSE, LEAST_POWER, COVERAGE = 0.06, 0.80, (0.92, 0.97)
+MAX_FALSE, MIN_POWER, COVERAGE = 0.06, 0.80, (0.92, 0.97)
 UNLIKELY = 1e-3  # --check fails on what is less likely than this where the targets are just met
 FOLD_SEEDS = 20
 
@@ -282,9 +282,9 @@ def summary(name: str, cell: Cell, lines: list[dict]) -> tuple[str, list[str]]:
     share = claims / n
     low, high = binomtest(claims, n).proportion_ci()
     failed = []
-    if cell.null and binom.sf(claims - 1, n, MOST_FALSE) < UNLIKELY:
+    if cell.null and binom.sf(claims - 1, n, MAX_FALSE) < UNLIKELY:
         failed.append(f"{name}: {claims} of {n} claims are false")
-    if not (cell.null or cell.groups) and binom.cdf(claims, n, LEAST_POWER) < UNLIKELY:
+    if not (cell.null or cell.groups) and binom.cdf(claims, n, MIN_POWER) < UNLIKELY:
         failed.append(f"{name}: {claims} of {n} data sets give a claim")
     covers = []
     for metric in lines[0].get("covers", {}):

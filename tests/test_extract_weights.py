@@ -430,7 +430,7 @@ def test_a_damaged_or_huge_zip_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     path.write_bytes(data)
     with pytest.raises(WeightsError, match=r"the zip archive is damaged \(Bad CRC"):
         add_weights(path)
-    monkeypatch.setattr("ig3d.extract.weights_add.LARGEST", 100)
+    monkeypatch.setattr("ig3d.extract.weights_add.MAX_BYTES", 100)
     with pytest.raises(WeightsError, match="its contents have 1000 bytes"):
         add_weights(path)
 

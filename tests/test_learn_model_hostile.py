@@ -179,7 +179,7 @@ def test_numbers_that_are_not_finite_never_come_out(folder: Path, tmp_path: Path
 def test_a_bomb_is_refused_before_it_is_unpacked(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ig3d.learn.model.MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("ig3d.learn.model.MAX_BYTES", 1 << 20)
     bomb = {"1.npy": bytes(1 << 20)}
     with pytest.raises(ModelError, match="more than 1 MiB"):
         load_model(write(tmp_path / "m.skops", parts_of(folder / "classes.skops") | bomb))

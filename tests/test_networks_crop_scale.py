@@ -138,7 +138,7 @@ def test_groups_with_a_reported_row_do_not_choose(network: NetworkSpec, tmp_path
 
 
 def test_of_many_rows_whole_groups_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crop_scale, "MOST_ROWS", 10)
+    monkeypatch.setattr(crop_scale, "MAX_ROWS", 10)
     samples = faces(tmp_path / "images", {Split.val: 1.0, Split.test: 1.0}, count=24, groups=True)
     every = np.ones(len(samples), bool)
     rows, _ = rows_to_choose_by(samples, every, every)

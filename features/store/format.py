@@ -22,7 +22,7 @@ FORMAT_VERSION = 2
 STEP = 4096
 # Attributes that are not part of the content hash.
 _UNHASHED = frozenset({"created", "root", "content_sha256"})
-_LARGEST = float(np.finfo(np.float32).max)
+_MAX_FLOAT32 = float(np.finfo(np.float32).max)
 _NOT_IN_NAMES = frozenset(",+:/")  # separate block names in options and columns
 
 
@@ -171,7 +171,7 @@ def _rows(file: h5py.File, name: str, column: Column) -> int:
 def _check_range(name: str, values: np.ndarray, low: float, high: float) -> None:
     """Raise an error for values that are infinite or outside of a range; NaN is allowed."""
     least, most = np.fmin.reduce(values, axis=None), np.fmax.reduce(values, axis=None)
-    if np.isnan(least) or (max(low, -_LARGEST) <= least and most <= min(high, _LARGEST)):
+    if np.isnan(least) or (max(low, -_MAX_FLOAT32) <= least and most <= min(high, _MAX_FLOAT32)):
         return
     numbers = values[~np.isnan(values)]
     outside = numbers[~((numbers >= low) & (numbers <= high) & np.isfinite(numbers))]

@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
 # Columns of the samples in a frame, in order.
 FRAME_COLUMNS = ("id", "path", "split", "label", "valence", "arousal", "group", "status", "message")
-_MOST_OBJECTS = 10_000
+_MAX_OBJECTS = 10_000
 _FILTERS = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32})
 # A deflate stream expands to at most 1032 times its size.
-_MOST_EXPANSION = 1100
+_MAX_EXPANSION = 1100
 _SMALL_BYTES = 1 << 20
 
 
@@ -332,8 +332,8 @@ def check_storage(file: h5py.File) -> None:
             if address in seen:
                 raise ValueError(f"{name} is a second name of another object")
             seen.add(address)
-            if len(seen) > _MOST_OBJECTS:
-                raise ValueError(f"the file has more than {_MOST_OBJECTS} objects")
+            if len(seen) > _MAX_OBJECTS:
+                raise ValueError(f"the file has more than {_MAX_OBJECTS} objects")
             if isinstance(item, h5py.Group):
                 groups.append(item)
             elif isinstance(item, h5py.Dataset):
@@ -348,7 +348,7 @@ def _check_storage(name: str, dataset: h5py.Dataset) -> None:
     if filters - _FILTERS:
         raise ValueError(f"{name} has the HDF5 filter {min(filters - _FILTERS)}, which stores do not use")
     size, stored = dataset.nbytes or 0, dataset.id.get_storage_size()
-    if size > _SMALL_BYTES and size > _MOST_EXPANSION * stored:
+    if size > _SMALL_BYTES and size > _MAX_EXPANSION * stored:
         raise ValueError(f"{name} declares {size} bytes, but the file contains {stored}")
 
 

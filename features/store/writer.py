@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd  # imported where a table is made: reading codes does not need it
 
 MESSAGE_BYTES = 200
-MOST_CLASSES = np.iinfo(np.int16).max
+MAX_CLASSES = np.iinfo(np.int16).max
 _CHUNK_BYTES = 1 << 18
 
 # Types in the file, of columns whose type differs from that in memory.
@@ -99,8 +99,8 @@ class StoreWriter:
             check_blocks(blocks)
         except ValueError as exc:
             raise StoreError(f"{path}: {exc}") from exc
-        if len(info.classes) > MOST_CLASSES:
-            raise StoreError(f"{path}: {len(info.classes)} classes; a store holds at most {MOST_CLASSES}")
+        if len(info.classes) > MAX_CLASSES:
+            raise StoreError(f"{path}: {len(info.classes)} classes; a store holds at most {MAX_CLASSES}")
         # Datasets stay open while they are written, so that each chunk is filled in memory and written once.
         self._columns: dict[str, h5py.Dataset] = {}
 

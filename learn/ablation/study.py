@@ -18,8 +18,8 @@ from .runners import PATHS, RUNNERS, option_names
 from .yaml_reader import read_yaml
 
 _KEYS = ("name", "run", "options", "grid", "metric", "rule", "reference")
-_MOST_CELLS = 10_000
-_MOST_BYTES = 1_000_000
+_MAX_CELLS = 10_000
+_MAX_BYTES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +91,9 @@ class Study:
             for value in values.values():
                 _check_options(value if isinstance(value, Mapping) else {factor: value}, allowed, self.name)
             cells *= len(values)
-        if cells > _MOST_CELLS:
+        if cells > _MAX_CELLS:
             raise UsageError(
-                f"{self.name}: expected at most {_MOST_CELLS} cells, got {cells}; divide the study"
+                f"{self.name}: expected at most {_MAX_CELLS} cells, got {cells}; divide the study"
             )
         for factor, label in self.reference.items():
             if label not in self.grid.get(factor, {}):
@@ -221,9 +221,9 @@ def _text_of(path: Path) -> str:
     try:
         if path.exists() and not path.is_file():
             raise UsageError(f"{path}: is not a file; give a study in YAML")
-        if path.stat().st_size > _MOST_BYTES:
+        if path.stat().st_size > _MAX_BYTES:
             raise UsageError(
-                f"{path}: expected a study of at most {_MOST_BYTES:,} bytes, got {path.stat().st_size:,}"
+                f"{path}: expected a study of at most {_MAX_BYTES:,} bytes, got {path.stat().st_size:,}"
             )
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as exc:

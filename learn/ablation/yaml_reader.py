@@ -8,8 +8,8 @@ import yaml
 
 from ...errors import UsageError, shorten
 
-_MOST_VALUES = 100_000
-_MOST_BITS = 14_000
+_MAX_VALUES = 100_000
+_MAX_BITS = 14_000
 
 
 class _Loader(yaml.SafeLoader):
@@ -17,13 +17,13 @@ class _Loader(yaml.SafeLoader):
 
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
-        if node is not None and _expanded(node, {}) > _MOST_VALUES:
-            raise yaml.YAMLError(f"more than {_MOST_VALUES:,} values, with aliases (*name) expanded")
+        if node is not None and _expanded(node, {}) > _MAX_VALUES:
+            raise yaml.YAMLError(f"more than {_MAX_VALUES:,} values, with aliases (*name) expanded")
         return node
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         value = int(super().construct_yaml_int(node))
-        if value.bit_length() > _MOST_BITS:  # Python cannot print larger numbers
+        if value.bit_length() > _MAX_BITS:  # Python cannot print larger numbers
             raise yaml.YAMLError(f"a whole number of {value.bit_length():,} bits")
         return value
 
@@ -39,7 +39,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 def _expanded(node: yaml.Node, sizes: dict[yaml.Node, int]) -> int:
     """Number of values of a node with every alias expanded."""
     if node not in sizes:
-        sizes[node] = _MOST_VALUES + 1  # used if a child is an alias of this node, which would never end
+        sizes[node] = _MAX_VALUES + 1  # used if a child is an alias of this node, which would never end
         children = node.value if isinstance(node, yaml.CollectionNode) else ()
         pairs = isinstance(node, yaml.MappingNode)
         every = (part for child in children for part in (child if pairs else (child,)))

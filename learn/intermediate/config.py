@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import inf
 
 from ...errors import UsageError
-from ..config import MOST_DRAWS, check_seed
+from ..config import MAX_DRAWS, check_seed
 
 MODULES = ("linear", "gate", "film", "attention", "spp")
 TASKS = ("classes", "va", "both")
@@ -88,8 +88,8 @@ class IntermediateConfig:
                 raise UsageError(
                     f"{name.replace('_', '-')}: expected {least} or more, got {getattr(self, name)}"
                 )
-        if self.draws > MOST_DRAWS:
-            raise UsageError(f"draws: expected at most {MOST_DRAWS}, got {self.draws}")
+        if self.draws > MAX_DRAWS:
+            raise UsageError(f"draws: expected at most {MAX_DRAWS}, got {self.draws}")
         if self.width is not None and self.width < 1:
             raise UsageError(f"width: expected 1 or more, got {self.width}")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):

@@ -25,7 +25,7 @@ from .view import Key, View
 FORMAT, FORMAT_VERSION = "ig3d-findings", 3
 # Differences below it are of the order at which optimisers stop.
 NUMERICAL = 1e-6
-_MOST_PAIRS = 3
+_MAX_PAIRS = 3
 _NOTHING = Figure(math.nan, math.nan, math.nan, math.nan, math.nan)
 
 
@@ -346,7 +346,7 @@ def _complementarity(view: View) -> list[dict[str, Any]]:
         best = next(iter(view.ranked(view.leading[0])), None)
         pairs = [pair for pair in pairs if best in pair]
     found = []
-    for first, second in pairs[:_MOST_PAIRS]:
+    for first, second in pairs[:_MAX_PAIRS]:
         values = {
             f"{measure}_{label}" if label else measure: _numbers(figure, "value")["value"]
             for measure, label, figure in view.pair(first, second)

@@ -19,7 +19,7 @@ from .render import text_environment
 from .tables import print_lines
 from .view import View
 
-MOST_WARNINGS = 3
+MAX_WARNINGS = 3
 
 
 def print_result(result: Result, console: Console) -> None:
@@ -37,7 +37,7 @@ def print_run(run: Run, console: Console) -> None:
             view=view,
             findings=findings_of(view),
             fitted=fitted_on(view),
-            most=MOST_WARNINGS,
+            most=MAX_WARNINGS,
             table=table_text(view),
             legend=_legend(view),
         )

@@ -16,7 +16,7 @@ from ..products import product
 from .objective import row_weights
 
 Solution = tuple[np.ndarray, np.ndarray]  # scales (m,) of the bases, weights (1 + d, k) with offsets first
-MOST_LOG_SCALE = float(np.log(50))  # scores are multiplied by a number between 1/50 and 50
+MAX_LOG_SCALE = float(np.log(50))  # scores are multiplied by a number between 1/50 and 50
 _FLAT = 1e-3  # largest gradient of a mean loss at which an optimiser that stopped early counts as converged
 
 
@@ -125,7 +125,7 @@ def logistic_correction(
         first[: len(start[0])] = [np.log(start[0][0]), *start[0][1:]]
         first[m:] = start[1].T.ravel()
     bounds: list[tuple[float | None, float | None]] = [(None, None)] * len(first)
-    bounds[0] = (-MOST_LOG_SCALE, MOST_LOG_SCALE)
+    bounds[0] = (-MAX_LOG_SCALE, MAX_LOG_SCALE)
     if not offsets:
         bounds[m :: x.shape[1] + 1] = [(0.0, 0.0)] * k
     best = minimised(loss, first, failures, bounds=bounds, maxiter=500, gtol=flat, ftol=tolerance)
