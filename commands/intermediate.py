@@ -5,27 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..console import kept_when_interrupted, progress_bar, say, stdout
 from ..errors import UsageError
+from ..learn.intermediate.config import IntermediateConfig
 from .options import (
-    Balance,
     BatchSize,
     Blocks,
     CropScale,
     Dataset,
     Device,
-    Draws,
     Epochs,
     Force,
     Groups,
     Key,
     LabelMap,
     Manifest,
-    Rate,
     Root,
     Seed,
     Size,
@@ -36,21 +34,14 @@ from .options import (
     list_dataset,
     output_file,
     typed,
+    with_options,
 )
 
 if TYPE_CHECKING:
     from ..learn.intermediate.checkpoint import Applied
-    from ..learn.intermediate.config import IntermediateConfig
     from ..learn.intermediate.run import IntermediateResult, Watch
     from ..learn.training.state import Epoch
 
-Module = Annotated[str, typer.Option("--module", help="Fusion module: linear, gate, film, attention or spp.")]
-Task = Annotated[
-    str | None, typer.Option("--task", help="classes, va or both; by default detected from the 2D file.")
-]
-Width = Annotated[
-    int | None, typer.Option("--width", help="Channels of the module; by default as many as the features.")
-]
 Seeds = Annotated[
     int,
     typer.Option(
@@ -58,22 +49,17 @@ Seeds = Annotated[
         help="Number of trainings, with seeds from --seed on. Use 3 or more to see the variation between trainings.",
     ),
 ]
-Controls = Annotated[
-    bool,
-    typer.Option(
-        "--controls/--no-controls",
-        help="Also train the null-input baseline, and a control with permuted codes.",
-    ),
-]
-Report = Annotated[
-    str | None, typer.Option("--report", help="Split to report: test or val. Default: test, else val.")
-]
-Masking = Annotated[
-    float,
-    typer.Option(
-        "--masking", help="Probability of masking all blocks of a training row, and of masking each block."
-    ),
-]
+# options of IntermediateConfig that are not options of the commands
+_NOT_OPTIONS = (
+    "seeds",
+    "patience",
+    "weight_decay",
+    "dropout",
+    "smoothing",
+    "va_weight",
+    "validation",
+    "mixed",
+)
 Restart = Annotated[bool, typer.Option("--restart", help="Delete the trainings in --out and start again.")]
 Out = Annotated[
     Path,
@@ -92,6 +78,7 @@ Apply = Annotated[
 ]
 
 
+@with_options(IntermediateConfig, skip=_NOT_OPTIONS)
 def fuse_features(
     features: Annotated[
         Path,
@@ -103,29 +90,18 @@ def fuse_features(
     ],
     store: Stores,
     out: Out,
-    module: Module = "attention",
     apply: Apply = None,
-    task: Task = None,
     blocks: Blocks = None,
     groups: Groups = None,
-    width: Width = None,
     seeds: Seeds = 1,
     seed: Seed = 0,
-    controls: Controls = True,
-    epochs: Epochs = 30,
-    batch_size: BatchSize = 128,
-    lr: Rate = 1e-3,
-    masking: Masking = 0.1,
-    balance: Balance = 0.5,
-    report: Report = None,
-    draws: Draws = 10_000,
     restart: Restart = False,
     force: Force = False,
     device: Device = "auto",
+    **options: Any,
 ) -> None:
     """Train a fusion module on the features of a 2D network and the 3D codes, and measure the gain."""
     from ..features.device import choose_device
-    from ..learn.intermediate.config import IntermediateConfig
     from ..learn.intermediate.run import fuse_features as run
     from ..learn.intermediate.table import load_feature_table
 
@@ -133,28 +109,16 @@ def fuse_features(
     if apply is not None:
         _apply(apply, features, store, out, force=force, device=where)
         return
-    config = IntermediateConfig(
-        module=module,
-        task=task,
-        width=width,
-        seeds=consecutive_seeds(seed, seeds),
-        controls=controls,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        masking=masking,
-        balance=balance,
-        report=report,
-        draws=draws,
-    )
+    config = IntermediateConfig(**options, seeds=consecutive_seeds(seed, seeds))
     table = load_feature_table(
-        features, store, blocks=joined(blocks, "full"), groups=groups, task=task, force=force
+        features, store, blocks=joined(blocks, "full"), groups=groups, task=config.task, force=force
     )
     with kept_when_interrupted("finished trainings"), watching(config) as watch:
         result = run(table, config, out, device=where, restart=restart, watch=watch, command=typed())
     show(result, out)
 
 
+@with_options(IntermediateConfig, skip=_NOT_OPTIONS)
 def train_joint(
     root: Root,
     network: Annotated[
@@ -181,24 +145,16 @@ def train_joint(
         str | None, typer.Option("--crop", help="Crop of the images, as for ig3d logits.")
     ] = None,
     crop_scale: CropScale = 1.0,
-    module: Module = "attention",
     apply: Apply = None,
-    task: Task = None,
     blocks: Blocks = None,
-    width: Width = None,
     seeds: Seeds = 1,
     seed: Seed = 0,
-    controls: Controls = True,
     epochs: Epochs = 10,
     batch_size: BatchSize = 32,
     lr: Annotated[float, typer.Option("--lr", help="Highest learning rate of the module.")] = 1e-3,
     network_lr: Annotated[
         float, typer.Option("--network-lr", help="Highest learning rate of the network.")
     ] = 1e-4,
-    masking: Masking = 0.1,
-    balance: Balance = 0.5,
-    report: Report = None,
-    draws: Draws = 10_000,
     restart: Restart = False,
     force: Force = False,
     manifest: Manifest = None,
@@ -207,34 +163,26 @@ def train_joint(
     groups: Groups = None,
     label_map: LabelMap = None,
     device: Device = "auto",
+    **options: Any,
 ) -> None:
     """Train a 2D network and a fusion module end to end with the 3D codes, and measure the gain."""
     from ..features.inputs import Inputs
-    from ..learn.intermediate.config import IntermediateConfig
     from ..networks import joint
     from ..networks.load import NetworkSpec
 
-    asked = "classes" if task == "both" else task
     choices = joint.JointConfig(network_lr=network_lr, crop=crop, crop_scale=crop_scale)
     config = IntermediateConfig(
-        module=module,
-        task=task,
-        width=width,
+        **options,
         seeds=consecutive_seeds(seed, seeds),
-        controls=controls,
         epochs=epochs,
         patience=max(3, epochs // 3),
         batch_size=batch_size,
         lr=lr,
-        masking=masking,
-        balance=balance,
-        report=report,
-        draws=draws,
     )
     if apply is not None:
         _check_npz(out)
     samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map)
-    inputs = Inputs(two_d, store, task=asked)
+    inputs = Inputs(two_d, store, task="classes" if config.task == "both" else config.task)
     if apply is not None:
         applied = joint.apply_joint(apply, samples, inputs, joint=choices, device=device, force=force)
         _say_applied(applied, (), apply, out)
@@ -254,7 +202,7 @@ def train_joint(
 def consecutive_seeds(first: int, count: int) -> tuple[int, ...]:
     """``count`` seeds from ``first`` on."""
     if not 1 <= count <= 1000:
-        raise UsageError(f"seeds: expected 1 to 1000, got {count}")
+        raise UsageError(f"seeds: {count} is out of range; choose 1 to 1000")
     return tuple(range(first, first + count))
 
 

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ..console import say, say_all
 from ..errors import UsageError
+from ..networks.train_config import TrainConfig
 from .options import (
-    Balance,
     BatchSize,
     Dataset,
     Device,
-    Epochs,
     Groups,
     Key,
     LabelMap,
     Like,
     Manifest,
     MaybeRoot,
-    Rate,
-    Seed,
     Size,
     SplitSeed,
     SplitShares,
@@ -31,6 +28,7 @@ from .options import (
     list_dataset,
     output_file,
     output_with,
+    with_options,
 )
 
 Crop = Annotated[
@@ -43,6 +41,7 @@ Crop = Annotated[
 ]
 
 
+@with_options(TrainConfig, skip=("jobs",))
 def train_2d(
     *,
     root: MaybeRoot = None,
@@ -57,40 +56,6 @@ def train_2d(
     ],
     like: Like = None,
     dataset: Dataset = "folder",
-    network: Annotated[
-        str, typer.Option("--network", help="Architecture, by its name in timm.")
-    ] = "test_resnet",
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            "--weights", help="Checkpoint to start from, without its last layer; by default random weights."
-        ),
-    ] = None,
-    key: Key = "",
-    size: Annotated[int, typer.Option("--size", help="Side of the network's input, pixels.")] = 64,
-    epochs: Epochs = 30,
-    batch_size: BatchSize = 64,
-    lr: Rate = 5e-3,
-    patience: Annotated[
-        int, typer.Option("--patience", help="Stop after this many epochs without a better validation score.")
-    ] = 10,
-    balance: Balance = 0.5,
-    augment: Annotated[
-        float,
-        typer.Option("--augment", help="Strength of augmentation (rotation, shift, brightness), 0 to 2."),
-    ] = 1.0,
-    smoothing: Annotated[float, typer.Option("--smoothing", help="Label smoothing, 0 to 1.")] = 0.1,
-    weight_decay: Annotated[float, typer.Option("--weight-decay", help="Weight decay of AdamW.")] = 0.05,
-    validation: Annotated[
-        float,
-        typer.Option("--validation", help="Share of train rows for validation, if there is no val split."),
-    ] = 0.15,
-    precision: Annotated[
-        str,
-        typer.Option(
-            "--precision", help="fp32, bf16 or fp16; auto is bf16 on GPUs that support it, else fp32."
-        ),
-    ] = "auto",
     out_of_fold: Annotated[
         int,
         typer.Option(
@@ -99,42 +64,20 @@ def train_2d(
             "fold. The predictions are written to OUT with .npz.",
         ),
     ] = 0,
-    task: Annotated[
-        str | None, typer.Option("--task", help="classes or va; by default detected from the labels.")
-    ] = None,
     manifest: Manifest = None,
     split: SplitShares = None,
     split_seed: SplitSeed = 0,
     groups: Groups = None,
     label_map: LabelMap = None,
     crop: Crop = None,
-    seed: Seed = 0,
-    device: Device = "auto",
+    **options: Any,
 ) -> None:
     """Train a small 2D network on the train split of a dataset, if you have no 2D network."""
     from ..networks.crop import default_crop
     from ..networks.out_of_fold import check_folds, write_out_of_fold
-    from ..networks.train import TrainConfig, describe_epoch, train_2d
+    from ..networks.train import describe_epoch, train_2d
 
-    config = TrainConfig(
-        network=network,
-        weights=weights,
-        key=key,
-        size=size,
-        task=task,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        patience=patience,
-        balance=balance,
-        augment=augment,
-        smoothing=smoothing,
-        weight_decay=weight_decay,
-        validation=validation,
-        precision=precision,
-        seed=seed,
-        device=device,
-    )
+    config = TrainConfig(**options)
     predictions = out.with_suffix(".npz")
     if out_of_fold:
         check_folds(out_of_fold)
@@ -144,9 +87,9 @@ def train_2d(
     result = train_2d(samples, config, out, progress=True)
     say_all(result.problems, result.notes)
     print(
-        f"{result.path}: timm model {network} for {', '.join(result.info.columns)}, trained on {result.rows_train} "
-        f"rows; {describe_epoch(result.best)} on {result.rows_validation} validation rows (optimistic: they chose "
-        "the epoch)"
+        f"{result.path}: timm model {config.network} for {', '.join(result.info.columns)}, trained on "
+        f"{result.rows_train} rows; {describe_epoch(result.best)} on {result.rows_validation} validation rows "
+        "(optimistic: they chose the epoch)"
     )
     if out_of_fold:
         made = write_out_of_fold(samples, config, result.path, predictions, folds=out_of_fold, progress=True)

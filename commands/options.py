@@ -181,28 +181,12 @@ Task = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Continue if the order of rows or classes looks wrong.")]
 
 # evaluation
-Folds = Annotated[int, typer.Option("--folds", help="Number of folds, if there is no split to fit on.")]
-Draws = Annotated[int, typer.Option("--draws", help="Draws of the bootstrap and of the tests; at least 100.")]
-HeadJobs = Annotated[int, typer.Option("--jobs", min=0, help="Threads; 0 is all cores.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of every random choice.", callback=_checked_seed)]
 
 # networks
-HeadDevice = Annotated[
-    str,
-    typer.Option(
-        "--device", help="Device on which heads mlp and residual are trained: auto, cpu, cuda, cuda:1, ..."
-    ),
-]
 Device = Annotated[str, typer.Option("--device", help="Device: auto, cpu, cuda, cuda:1, ...")]
 BatchSize = Annotated[int, typer.Option("--batch-size", help="Rows per batch.")]
 Epochs = Annotated[int, typer.Option("--epochs", help="Maximum number of epochs.")]
-Rate = Annotated[float, typer.Option("--lr", help="Highest learning rate.")]
-Balance = Annotated[
-    float,
-    typer.Option(
-        "--balance", help="Sampling of classes: 1 draws all equally often, 0 by their number of rows."
-    ),
-]
 Key = Annotated[
     str, typer.Option("--key", help="Entry of the checkpoint that has the weights, such as model_state_dict.")
 ]

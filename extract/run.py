@@ -118,9 +118,9 @@ def extract_codes(
     """
     config = config or ExtractConfig()
     if jobs < 0:
-        raise UsageError(f"jobs: expected 0 (one per core) or more, got {jobs}")
+        raise UsageError(f"jobs: {jobs} is out of range; choose 0 (one per core) or more")
     if restart and retry_failed:
-        raise UsageError("extract: expected --restart or --retry-failed, got both; leave one of them out")
+        raise UsageError("extract: --restart and --retry-failed exclude each other; leave one of them out")
     started = time.monotonic()
 
     # Configuration: regressor, detector, devices, stored face boxes. No network is built.
@@ -244,7 +244,9 @@ def rows_of_part(part: tuple[int, int], samples: int) -> slice:
     """
     k, n = part
     if not 1 <= k <= n <= samples:
-        raise UsageError(f"part: expected K/N with 1 <= K <= N <= {samples} samples, got {k}/{n}")
+        raise UsageError(
+            f"part: {k}/{n} does not exist; choose K/N with 1 <= K <= N <= {samples} (the samples)"
+        )
     return slice((k - 1) * samples // n, k * samples // n)
 
 

@@ -184,7 +184,7 @@ def check_weights(name: str) -> Status:
             form = recognise(path)
             if form.name != entry.form:
                 return Status(
-                    entry, "wrong", path, digest, f"{path}: expected {entry.form}, got {form.title}"
+                    entry, "wrong", path, digest, f"{path}: is {form.title}, not the file {entry.name}"
                 )
             write_record(path, digest, form=form.name)
     except WeightsError as error:

@@ -52,8 +52,10 @@ def _check_shapes(path: Path, form: Form, entries: Mapping[str, Any]) -> None:
             or any(want not in (None, have) for want, have in zip(wanted, found, strict=True))
         ):
             shape = " x ".join("n" if size is None else str(size) for size in wanted)
-            got = "none" if found is None else " x ".join(map(str, found)) or "a number"
-            raise WeightsError(f"{path}: expected {form.title} with {key} of {shape}, got {got}")
+            got = "missing" if found is None else " x ".join(map(str, found)) or "a number"
+            raise WeightsError(
+                f"{path}: seems to be {form.title}, but its entry {key} is {got}, not {shape}; get the official file"
+            )
 
 
 def _entries(path: Path) -> dict[str, Any]:

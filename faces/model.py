@@ -209,7 +209,7 @@ def _read(path: Path, sha256: str | None) -> FaceModel:
     digest = hashlib.sha256(data).hexdigest()
     if sha256 and digest != sha256:
         raise ModelError(
-            f"face model: {path.name} has SHA-256 {digest[:12]}..., expected {sha256[:12]}...; reinstall ig3d"
+            f"face model: {path.name} has SHA-256 {digest[:12]}..., not {sha256[:12]}...; reinstall ig3d"
         )
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
@@ -219,7 +219,7 @@ def _read(path: Path, sha256: str | None) -> FaceModel:
     version = int(arrays.get("format_version", -1))
     if version != FORMAT_VERSION:
         raise ModelError(
-            f"face model: {path.name} has format version {version}, expected {FORMAT_VERSION}; rebuild it"
+            f"face model: {path.name} has format version {version}, not {FORMAT_VERSION}; rebuild it"
         )
     try:
         return _build(arrays, basis=f"ig3d-face-{FORMAT_VERSION}:{digest[:12]}")

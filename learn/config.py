@@ -41,7 +41,7 @@ def check_seed(seed: int, name: str = "seed") -> None:
     UsageError : below 0 or above 2^32 - 1.
     """
     if not 0 <= seed <= MAX_SEED:
-        raise UsageError(f"{name}: expected 0 to {MAX_SEED}, got {shorten(str(seed))}")
+        raise UsageError(f"{name}: {shorten(str(seed))} is out of range; choose 0 to {MAX_SEED}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ class FuseConfig:
             return choices[0]
         if self.objective not in choices:
             raise UsageError(
-                f"objective: expected one of {', '.join(choices)} for {task}, got {self.objective!r}"
+                f"objective: {self.objective!r} is not for {task}; choose {' or '.join(choices)}"
             )
         return self.objective
 

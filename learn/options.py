@@ -7,6 +7,7 @@ of a configuration (:class:`ig3d.learn.config.FuseConfig`), or a keyword-only pa
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,10 +22,29 @@ _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "o
 
 @dataclass(frozen=True, slots=True)
 class Between:
-    """Range of a number, for an annotation such as ``Annotated[int, Between(2, 1000)]``; ``most`` None is no limit."""
+    """Range of a number, for an annotation such as ``Annotated[int, Between(2, 1000)]``.
 
-    least: int
-    most: int | None = None
+    Attributes
+    ----------
+    least, most : limits; ``most`` None is no limit
+    above, below : whether ``least`` or ``most`` itself is excluded
+    """
+
+    least: float
+    most: float | None = None
+    above: bool = False
+    below: bool = False
+
+    def __contains__(self, value: Any) -> bool:
+        low = value > self.least if self.above else value >= self.least
+        most = math.inf if self.most is None else self.most
+        return low and (value < most or (value == self.most and not self.below))
+
+    def __str__(self) -> str:
+        if self.most is not None and not self.above and not self.below:
+            return f"{self.least} to {self.most}"
+        low = f"{'above' if self.above else 'at least'} {self.least}"
+        return low if self.most is None else f"{low} and {'below' if self.below else 'at most'} {self.most}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +89,12 @@ class Option:
             value = float(value)
         if type(value) is not self.kind:
             wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-            raise UsageError(f"{self.name}: expected {wanted[self.kind]}, got {shorten(repr(value))}")
+            raise UsageError(f"{self.name}: {shorten(repr(value))} is not {wanted[self.kind]}")
         if self.choices and value not in self.choices:
-            raise UsageError(f"{self.name}: expected one of {', '.join(self.choices)}, got {value!r}")
-        if self.between is not None:
-            self._check_range(value, self.between.least, self.between.most)
+            raise UsageError(f"{self.name}: {value!r} does not exist; choose {' or '.join(self.choices)}")
+        if self.between is not None and value not in self.between:
+            raise UsageError(f"{self.name}: {shorten(str(value))} is out of range; choose {self.between}")
         return value
-
-    def _check_range(self, value: Any, least: int, most: int | None) -> None:
-        if value < least or (most is not None and value > most):
-            wanted = f"at least {least}" if most is None else f"{least} to {most}"
-            raise UsageError(f"{self.name}: expected {wanted}, got {shorten(str(value))}")
 
     def parsed(self, text: str) -> Any:
         """The value of a text of the command line, checked.
@@ -99,7 +114,7 @@ class Option:
     def _texts(self, value: Any) -> tuple[str, ...]:
         parts = value.split(",") if isinstance(value, str) else value
         if not isinstance(parts, list | tuple):
-            raise UsageError(f"{self.name}: expected names in a list or by comma, got {value!r}")
+            raise UsageError(f"{self.name}: {value!r} is not a list of names; separate names with commas")
         return tuple(str(part).strip() for part in parts if str(part).strip())
 
 
@@ -168,13 +183,13 @@ def entries_of(docstring: str) -> dict[str, str]:
     return {name: text.replace("``", "").replace(":data:", "") for name, text in entries.items()}
 
 
-def check_options(config: Any) -> None:
-    """Replace the fields of a frozen dataclass by their checked values.
+def check_options(config: Any, *, skip: Iterable[str] = ()) -> None:
+    """Replace the fields of a frozen dataclass by their checked values, except those named in ``skip``.
 
     Raises
     ------
     UsageError : see :meth:`Option.checked`.
     """
-    for option in options_of(type(config)):
+    for option in options_of(type(config), skip=skip):
         if not issubclass(option.kind, Mapping):
             object.__setattr__(config, option.parameter, option.checked(getattr(config, option.parameter)))

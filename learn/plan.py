@@ -97,7 +97,7 @@ class EvaluationPlan:
         applied = np.sort(np.concatenate([model.apply for model in self.fold_models]))
         if not np.array_equal(applied, self.reported):
             raise ProtocolError(
-                f"plan: expected one prediction of each of {len(self.reported)} reported rows, got {len(applied)}"
+                f"plan: {len(applied)} predictions for {len(self.reported)} reported rows, which need one each"
             )
         for model in self.fold_models:
             if self._leaks(model.fit, model.apply):

@@ -20,46 +20,7 @@ from ..learn.training.losses import class_loss, concordance, va_loss
 from ..learn.training.schedule import batches_per_epoch, draw_batches, parameter_groups, warmup_cosine
 from .augment import Augmentation, augment
 from .images import normalise
-
-
-@dataclass(frozen=True, slots=True)
-class TrainOptions:
-    """Options of the training of a 2D network.
-
-    Attributes
-    ----------
-    epochs : int
-        Largest number of epochs.
-    patience : int
-        Number of epochs without a better validation score after which training stops.
-    batch_size : int
-    lr : float
-        Peak learning rate of AdamW: linear warm-up during a tenth of the steps, then a half cosine to zero.
-    weight_decay : float
-        Applied to matrices and kernels, not to biases and norms.
-    smoothing : float
-        Label smoothing.
-    balance : float in [0, 1]
-        A class of n images is drawn in proportion to n^(1 - balance): 1 draws all classes equally often, 0 as in the
-        data.
-    seed : int
-    augment : float in [0, 2]
-        Strength of the augmentation; 1 is mild, 0 is none.
-    precision : str
-        Arithmetic of the training: ``fp32``, ``bf16``, ``fp16``, or ``auto``: bf16 on a CUDA device (fp16 if bf16 is
-        not supported), fp32 on others. Scores are computed in fp32.
-    """
-
-    epochs: int
-    patience: int
-    batch_size: int
-    lr: float
-    weight_decay: float
-    smoothing: float
-    balance: float
-    seed: int
-    augment: float = 1.0
-    precision: str = "auto"
+from .train_config import TrainConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +50,7 @@ class ImageLearner:
     ----------
     module : network with an output for each class, or two for valence-arousal
     train, validation : Data
-    options : TrainOptions
+    options : TrainConfig
     mean, std : (3,) normalisation of the input
     device : torch.device
     """
@@ -99,7 +60,7 @@ class ImageLearner:
         module: nn.Module,
         train: Data,
         validation: Data,
-        options: TrainOptions,
+        options: TrainConfig,
         *,
         mean: Sequence[float],
         std: Sequence[float],
@@ -152,7 +113,7 @@ def fit(
     module: nn.Module,
     train: Data,
     validation: Data,
-    options: TrainOptions,
+    options: TrainConfig,
     *,
     mean: Sequence[float],
     std: Sequence[float],

@@ -29,7 +29,8 @@ from .images import Pictures
 from .load import NetworkSpec, load_network
 from .logits import LogitsConfig, run_network
 from .plan import Plan, hold_out, plan_training
-from .train import TrainConfig, describe_epoch, read_planned, train_one
+from .train import describe_epoch, read_planned, train_one
+from .train_config import TrainConfig
 from .written import write_npz
 
 

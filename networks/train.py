@@ -16,7 +16,7 @@ from torch import nn
 
 from .. import __version__
 from ..console import progress_bar
-from ..errors import DatasetError, UsageError
+from ..errors import DatasetError
 from ..features.atomic import file_sha256
 from ..features.device import choose_device
 from ..features.samples import Listing
@@ -32,98 +32,11 @@ from .checkpoint import (
     save_network,
 )
 from .crop import choose_crops
-from .fit import Data, TrainOptions, fit
+from .fit import Data, fit
 from .images import InputSpec, Pictures, load_pictures
 from .load.state import fit_backbone, read_state
 from .plan import Plan, plan_training
-
-
-@dataclass(frozen=True, slots=True)
-class TrainConfig:
-    """Options of :func:`train_2d`.
-
-    Attributes
-    ----------
-    network : str
-        Name of an architecture in timm; nothing is downloaded. The default is timm's smallest ResNet (0.4 million
-        weights), which a CPU trains on two thousand images in about two minutes.
-    weights : path or None
-        Checkpoint of the architecture to start from, such as ImageNet's; its last layer is not used. None means
-        random weights.
-    key : str
-        Entry of the checkpoint with the weights.
-    size : int
-        Side of the square input, pixels.
-    task : str or None
-        ``classes``, ``va`` (valence-arousal), or None: classes if the dataset has them.
-    epochs, patience, batch_size, lr, weight_decay, smoothing, balance, augment, precision, seed
-        See :class:`ig3d.networks.fit.TrainOptions`. The seed also chooses the validation rows.
-    validation : float in (0, 0.5]
-        Fraction of the train rows for validation, if the dataset has no val split.
-    crop : str or None
-        See :func:`ig3d.networks.crop.choose_crops`.
-    device : str
-        ``auto``, ``cpu``, ``cuda`` or ``cuda:0``.
-    jobs : int or None
-        Reading threads; None is one for each core. It does not change results.
-    """
-
-    network: str = "test_resnet"
-    weights: Path | None = None
-    key: str = ""
-    size: int = 64
-    task: str | None = None
-    epochs: int = 30
-    patience: int = 10
-    batch_size: int = 64
-    lr: float = 5e-3
-    weight_decay: float = 0.05
-    smoothing: float = 0.1
-    balance: float = 0.5
-    augment: float = 1.0
-    precision: str = "auto"
-    validation: float = 0.15
-    seed: int = 0
-    crop: str | None = None
-    device: str = "auto"
-    jobs: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("patience", 1), ("batch_size", 2)):
-            if getattr(self, name) < least:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be at least {least}")
-        if self.size < 16 or self.size > 1024:
-            raise UsageError(f"size is {self.size}; it must be from 16 to 1024 pixels")
-        if not self.lr > 0 or not self.weight_decay >= 0:
-            raise UsageError(
-                f"lr is {self.lr} and must be above 0; weight_decay is {self.weight_decay} and must not be negative"
-            )
-        if not 0 <= self.smoothing < 1 or not 0 <= self.balance <= 1:
-            raise UsageError(
-                f"smoothing is {self.smoothing} and must be in [0, 1); balance is {self.balance} and must be in [0, 1]"
-            )
-        if not 0 <= self.augment <= 2:
-            raise UsageError(f"augment is {self.augment}; it must be from 0 to 2")
-        if not 0 < self.validation <= 0.5:
-            raise UsageError(f"validation is {self.validation}; it must be above 0 and at most 0.5")
-        if not 0 <= self.seed < 2**63:
-            raise UsageError(f"seed is {self.seed}; it must be a whole number from 0")
-
-    @property
-    def options(self) -> TrainOptions:
-        """Options of the training of a network."""
-        return TrainOptions(
-            epochs=self.epochs,
-            patience=self.patience,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            smoothing=self.smoothing,
-            balance=self.balance,
-            seed=self.seed,
-            augment=self.augment,
-            precision=self.precision,
-        )
+from .train_config import TrainConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +185,7 @@ def train_one(
             module,
             train,
             validation,
-            config.options,
+            config,
             mean=mean,
             std=std,
             device=device,

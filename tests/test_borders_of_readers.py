@@ -146,4 +146,4 @@ def test_a_pipe_is_no_record_of_a_run(ig3d: Callable[..., Ended], tmp_path: Path
     for path in (tmp_path, tmp_path / "record.json", "/dev/zero"):
         ended = ig3d("report", path)
         assert ended.returncode == 1
-        assert "expected the figures of a run, got a folder, a device or a pipe" in ended.stderr
+        assert "is not a file; name the folder of a run" in ended.stderr

@@ -203,13 +203,15 @@ def test_only_results_of_an_earlier_run_are_replaced(
     command += ["--draws", 100, "--out"]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "predictions.csv").write_text("precious")
-    failed(ig3d(*command, tmp_path / "mine"), 1, "got predictions.csv of something else")
+    failed(ig3d(*command, tmp_path / "mine"), 1, "has predictions.csv that ig3d did not write")
     assert (tmp_path / "mine" / "predictions.csv").read_text() == "precious"
     assert ig3d(*command, tmp_path / "run").returncode == 0
     before = (tmp_path / "run" / "record.json").read_bytes()
     assert ig3d(*command, tmp_path / "run").returncode == 0
     assert (tmp_path / "run" / "record.json").read_bytes() == before
-    failed(ig3d(*command, tmp_path / "mine" / "predictions.csv"), 1, "expected a folder")
+    failed(
+        ig3d(*command, tmp_path / "mine" / "predictions.csv"), 1, "results cannot be written to this folder"
+    )
 
 
 def test_fuse_failures(ig3d: Program, store: Path, logits: Path, tmp_path: Path) -> None:
@@ -255,7 +257,7 @@ def test_defaults_of_the_command_are_those_of_the_function() -> None:
 
     from ig3d.cli import app
     from ig3d.learn.config import FuseConfig
-    from ig3d.networks.train import TrainConfig
+    from ig3d.networks.train_config import TrainConfig
 
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     for command, config in (("train-2d", TrainConfig()), ("fuse", FuseConfig())):

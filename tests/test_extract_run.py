@@ -376,5 +376,5 @@ def test_what_fails_by_itself_fails_again_and_an_interrupted_retry_leaves_the_st
     with extract(root, tmp_path / "b.h5", jobs=1, retry_failed=True) as store:
         assert store.content_sha256 == before
     assert whole == 5 and len(calls) == 1, "of an interrupted run the shard with the failed row alone"
-    with pytest.raises(UsageError, match=r"expected --restart or --retry-failed, got both"):
+    with pytest.raises(UsageError, match=r"--restart and --retry-failed exclude each other"):
         extract(root, tmp_path / "a.h5", restart=True, retry_failed=True)

@@ -114,7 +114,7 @@ def test_a_manifest_without_files_warns_with_the_full_path(ig3d: Callable[..., E
         (text(header="path,label,label"), "several columns are named label"),
         (
             text(ROWS, header="im/9.png,sad,test"),
-            "add a header line|the header has 3|expected a column path|no column path",
+            "add a header line|the header has 3|no column path|no header line",
         ),
         (text().replace("im/3.png", ""), "empty"),
         ('[{"path": "im/0.png"}]', "is JSON"),

@@ -298,10 +298,10 @@ def test_wrong_contents_under_the_right_name(home: Path) -> None:
     path = smirk(home / "SMIRK_em1.pt", rows=100)
     found = check_weights("smirk")
     assert found.state == "wrong"
-    assert "shape_layers.0.weight of 300 x 960, got 100 x 960" in found.message
+    assert "shape_layers.0.weight is 100 x 960, not 300 x 960" in found.message
     path.write_bytes(deca(home / "x").read_bytes())
     path.with_name(path.name + ".ig3d.json").unlink()
-    assert "expected smirk, got DECA's checkpoint" in check_weights("smirk").message
+    assert "is DECA's checkpoint, not the file smirk" in check_weights("smirk").message
     path.write_bytes(b"<html>log in</html>")
     path.with_name(path.name + ".ig3d.json").unlink()
     assert "a web page" in check_weights("smirk").message
@@ -395,8 +395,8 @@ def test_a_folder_as_smirk_lays_it_out(tmp_path: Path, home: Path) -> None:
 def test_what_is_not_recognised_is_refused_with_what_was_seen(tmp_path: Path, home: Path) -> None:
     cases: list[tuple[str, Callable[[Path], object], str]] = [
         ("a.pt", lambda p: torch.save({"w": torch.ones(2), "b": 1}, p), r"a table of 2 entries \(w, b\)"),
-        ("smpl.pkl", lambda p: flame(p, vertices=6890), r"v_template of 5023 x 3, got 6890 x 3"),
-        ("s.pt", lambda p: smirk(p, rows=100), "SMIRK's checkpoint with .* got 100 x 960"),
+        ("smpl.pkl", lambda p: flame(p, vertices=6890), r"v_template is 6890 x 3, not 5023 x 3"),
+        ("s.pt", lambda p: smirk(p, rows=100), "SMIRK's checkpoint, but its entry .* is 100 x 960"),
         ("deca.ckpt", lambda p: emoca(p, expression=False), "DECA in EMOCA's layout"),
         ("x.npy", lambda p: np.save(p, np.zeros((2, 5))), "is an array of 2 x 5"),
         ("evil.pkl", lambda p: p.write_bytes(b"cos\nsystem\n(S'true'\ntR."), "an object of os.system"),

@@ -89,18 +89,18 @@ def test_the_option_on_is_no_truth_value(tmp_path):
     [
         ("a: [", "cannot be read as a study in YAML"),
         ("- a", "is not a mapping"),
-        ("grids: {}", "expected the keys name, run, options"),
-        ("options: [1]", "expected options to be a mapping, got list"),
-        ("grid: {head: []}", "expected values of the factor 'head', got none"),
+        ("grids: {}", "the keys grids do not exist; a study has name, run, options"),
+        ("options: [1]", "options is a list, not a mapping"),
+        ("grid: {head: []}", "the factor 'head' has no values"),
         ("grid: {head: [gbm, gbm]}", "has equal values"),
         ("options: {hed: gbm}", "'hed' is not an option; did you mean head?"),
         ("grid: {anything: {a: {hed: gbm}}}", "did you mean head?"),
-        ("run: dream", "expected run: fuse"),
+        ("run: dream", "run: 'dream' does not exist; choose fuse"),
         (
             "grid: {head: [gbm]}\nreference: {head: linear}",
-            "expected a reference among gbm, got head: linear",
+            "'head' has no value 'linear'",
         ),
-        ("name: [1]", "expected name to be a text"),
+        ("name: [1]", "name: [1] is not a text"),
         ("!!python/object/apply:os.system ['true']", "cannot be read as a study in YAML"),
     ],
 )
@@ -114,9 +114,9 @@ def test_a_wrong_file_is_refused_in_one_line(tmp_path, content, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"draws": "many"}, "draws: expected a whole number, got 'many'"),
-        ({"controls": "no"}, "controls: expected true or false"),
-        ({"head": 3}, "head: expected a text"),
+        ({"draws": "many"}, "draws: 'many' is not a whole number"),
+        ({"controls": "no"}, "controls: 'no' is not true or false"),
+        ({"head": 3}, "head: 3 is not a text"),
         ({"rules": "guess"}, "rules: unknown rule guess"),
         ({"2d-logits": "nowhere.npz"}, "nowhere.npz: no such file"),
     ],
@@ -281,7 +281,7 @@ def test_valence_and_arousal_have_their_own_metric(tmp_path):
     result = table_of(run_study(study, tmp_path / "out", jobs=1))
     assert result.metric == "ccc_joint"
     assert np.isfinite(result.find(1, "stack", versus_cell=0).value)
-    with pytest.raises(UsageError, match="metric: expected one of rmse_valence"):
+    with pytest.raises(UsageError, match="is not a metric of the task va; choose rmse_valence"):
         table_of(
             run_study(Study("toy", study.options, study.grid, metric="accuracy"), tmp_path / "out", jobs=1)
         )

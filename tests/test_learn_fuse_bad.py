@@ -216,11 +216,11 @@ def test_choices_that_valence_and_arousal_do_not_have():
     ("options", "message"),
     [
         ({"rules": ("mean", "median")}, "rules: unknown rule median; choose among mean"),
-        ({"on": "odds"}, "on: expected one of probabilities, logits, got 'odds'"),
-        ({"folds": "many"}, "folds: expected a whole number, got 'many'"),
-        ({"calibrate": "platt"}, "calibrate: expected one of none, temperature, bias, got 'platt'"),
-        ({"folds": 1}, "folds: expected 2 to 1000"),
-        ({"report": "dev"}, "report: expected one of train, val, test, all"),
+        ({"on": "odds"}, "on: 'odds' does not exist; choose probabilities or logits"),
+        ({"folds": "many"}, "folds: 'many' is not a whole number"),
+        ({"calibrate": "platt"}, "calibrate: 'platt' does not exist; choose none or temperature or bias"),
+        ({"folds": 1}, "folds: 1 is out of range; choose 2 to 1000"),
+        ({"report": "dev"}, "report: 'dev' does not exist; choose train or val or test or all"),
     ],
 )
 def test_wrong_choices_are_usage_errors(options, message):

@@ -172,11 +172,11 @@ def boom(p):
     [
         (
             lambda p: np.where(np.arange(len(p))[:, None] < 7, np.nan, p),
-            "expected finite probabilities of 3 classes, got NaN in 7 of 60 rows; ",
+            "probabilities of 3 classes have NaN in 7 of 60 rows; ",
         ),
-        (lambda p: p / 0.0, "got infinity in 60 of 60 rows"),
-        (lambda p: p[:, :2], r"of shape \(60, 3\), got shape \(60, 2\)"),
-        (lambda p: p[:5], r"of shape \(60, 3\), got shape \(5, 3\)"),
+        (lambda p: p / 0.0, "have infinity in 60 of 60 rows"),
+        (lambda p: p[:, :2], r"shape \(60, 2\), not \(60, 3\)"),
+        (lambda p: p[:5], r"shape \(5, 3\), not \(60, 3\)"),
         (lambda p: p / 2, r"60 of 60 rows are not probabilities between 0 and 1 .* sum 0.5\)"),
         (
             lambda p: np.tile([-0.2, 0.6, 0.6], (len(p), 1)),
@@ -229,9 +229,9 @@ class OddRegressor(Ridge):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda v: v[:, 0], r"expected values of shape \(60, 2\), got shape \(60,\)"),
-        (lambda v: v.T, r"got shape \(2, 60\)"),
-        (lambda v: v * np.nan, "got NaN in 60 of 60 rows"),
+        (lambda v: v[:, 0], r"shape \(60,\), not \(60, 2\) for values"),
+        (lambda v: v.T, r"have shape \(2, 60\)"),
+        (lambda v: v * np.nan, "have NaN in 60 of 60 rows"),
     ],
 )
 def test_errors_and_predictions_of_a_custom_regressor_are_checked(monkeypatch, change, words):

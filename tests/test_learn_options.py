@@ -86,9 +86,9 @@ def test_options_of_rules_are_read_from_text_and_checked():
         "threshold": {"confidence": "margin"},
     }
     for wrong, message in {
-        "stack.codes=2": "stack.codes: expected true or false, got '2'",
-        "boost.max_rounds=x": "boost.max_rounds: expected a whole number, got 'x'",
-        "threshold.confidence=odds": "threshold.confidence: expected one of top, margin, got 'odds'",
+        "stack.codes=2": "stack.codes: '2' is not true or false",
+        "boost.max_rounds=x": "boost.max_rounds: 'x' is not a whole number",
+        "threshold.confidence=odds": "threshold.confidence: 'odds' does not exist; choose top or margin",
         "stack.code=1": "'stack.code' is unknown; choose stack.codes",
         "codes=1": "'codes' is unknown; choose .*stack.codes",
         "nothing.codes=1": "rules: 'nothing' is unknown; choose among mean",
@@ -97,7 +97,7 @@ def test_options_of_rules_are_read_from_text_and_checked():
         name, _, value = wrong.partition("=")
         with pytest.raises(UsageError, match=message):
             rule_options({name: value}, text=True)
-    with pytest.raises(UsageError, match="expected true or false, got 'yes'"):
+    with pytest.raises(UsageError, match="'yes' is not true or false"):
         rule_options({"stack.codes": "yes"})
 
 

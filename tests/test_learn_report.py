@@ -129,10 +129,13 @@ def test_the_record_is_read_back_and_the_same_command_gives_the_same_bytes(resul
     ("text", "message"),
     [
         (None, "is not the folder of a run: it has no record.json"),
-        ("{", "a file that is none or damaged"),
-        ("[1]", "got another file"),
-        ('{"format": "ig3d-run", "format_version": 9}', "version 4, got ig3d-run version 9"),
-        ('{"format": "ig3d-run", "format_version": 4}', "got none of assumptions"),
+        ("{", "is damaged, or not the record of a run"),
+        ("[1]", "is not the record of a run"),
+        (
+            '{"format": "ig3d-run", "format_version": 9}',
+            "format ig3d-run version 9, which this ig3d cannot read",
+        ),
+        ('{"format": "ig3d-run", "format_version": 4}', "the record has no assumptions"),
     ],
 )
 def test_what_is_no_record_is_refused(tmp_path, text, message):
@@ -160,18 +163,18 @@ def test_a_record_that_a_hand_changed_is_one_line(result, tmp_path, ig3d):
     lines = figures.splitlines(keepends=True)
     own = next(line for line in lines if line.startswith("mean,rule,real,all,accuracy,,,,"))
     text = error_of(lambda of: None, figures.replace(own, own.replace("accuracy,,,,", "accuracy,,,,high", 1)))
-    assert "could not convert string to float" in text and "make the run again" in text
-    assert "lines in place of" in error_of(lambda of: None, figures.replace(own, ""))
+    assert "could not convert string to float" in text and "run the command again" in text
+    assert "record.json states" in error_of(lambda of: None, figures.replace(own, ""))
     other = next(line for line in lines if line.startswith("mean,rule,real,all,brier,,,,"))
     assert "no accuracy of mean (real), all rows" in error_of(
         lambda of: None, figures.replace(own, other, 1).replace(other, other.replace("brier", "macro_f2"), 1)
     )
-    assert "two lines of one figure" in error_of(lambda of: None, figures.replace(other, own))
-    gone = "figures of predictors that the record does not have"
+    assert "two lines for one figure" in error_of(lambda of: None, figures.replace(other, own))
+    gone = "figures of predictors that record.json does not have"
     assert gone in error_of(lambda of: of["predictors"].pop(3))
-    assert "protocol with fits" in error_of(lambda of: of["protocol"].pop("rows_covered"))
-    assert "protocol with fits" in error_of(lambda of: of.update(protocol="none"))
-    assert "among the predictors" in error_of(lambda of: of["references"].append("none"))
+    assert "'protocol' is not complete" in error_of(lambda of: of["protocol"].pop("rows_covered"))
+    assert "'protocol' is not complete" in error_of(lambda of: of.update(protocol="none"))
+    assert "the references are not predictors" in error_of(lambda of: of["references"].append("none"))
 
 
 def test_a_run_of_before_a_metric_was_added_is_read(result, tmp_path, ig3d):
@@ -193,7 +196,7 @@ def test_a_run_of_before_a_metric_was_added_is_read(result, tmp_path, ig3d):
 def test_only_results_of_ours_are_replaced(result, tmp_path):
     (tmp_path / "report.html").write_text("mine")
     for write in (check_out, lambda out: write_report([run_of(result, name="a", folder=tmp_path)], out)):
-        with pytest.raises(RunError, match=r"got report.html of something else"):
+        with pytest.raises(RunError, match=r"has report\.html that ig3d did not write"):
             write(tmp_path)
     assert (tmp_path / "report.html").read_text() == "mine"
 
@@ -331,10 +334,10 @@ def test_runs_on_other_rows_or_of_another_task_are_not_paired(tmp_path):
     comparison = compare(runs)
     assert not len(comparison.differences)
     assert "they report 240 and 200 rows, 200 of them the same" in comparison.remarks[0]
-    with pytest.raises(RunError, match="expected runs of one task, got classes and va"):
+    with pytest.raises(RunError, match=r"different tasks \(classes and va\)"):
         compare(read_runs([tmp_path / "a" / "run", tmp_path / "va"]))
     (tmp_path / "b" / "run" / "predictions.npz").unlink()
-    with pytest.raises(RunError, match="predictions of a run are expected"):
+    with pytest.raises(RunError, match="the predictions of the run cannot be read"):
         compare(runs)
 
 

@@ -180,7 +180,7 @@ def test_a_training_that_lacks_is_no_run_of_one_less(folder: Path, tmp_path: Pat
     lines = ("predictor", "role", "condition", "trained", "fits", "repeat", "values")
     np.savez(tmp_path / "less/predictions.npz", **arrays | {name: arrays[name][kept] for name in lines})
     with pytest.raises(
-        RunError, match=r"less: .*1 of 2 repeats of intermediate \(real\); make the run again"
+        RunError, match=r"less: .*1 of 2 repeats of intermediate \(real\); run the command again"
     ):
         compare(read_runs([folder / "linear", tmp_path / "less"]))
 
@@ -197,7 +197,7 @@ def test_both_tasks_have_a_record_each(ig3d, folder: Path, tmp_path: Path) -> No
 
 def test_folders_are_not_taken_for_others(ig3d, folder: Path, tmp_path: Path) -> None:
     before = (folder / "linear/record.json").read_bytes()
-    with pytest.raises(RunError, match=r"got record\.json, figures\.csv, .* of something else"):
+    with pytest.raises(RunError, match=r"has record\.json, figures\.csv, .* that ig3d did not write"):
         check_out(folder / "linear")
     assert (folder / "linear/record.json").read_bytes() == before
     shutil.copytree(folder / "linear", tmp_path / "old")
@@ -205,5 +205,5 @@ def test_folders_are_not_taken_for_others(ig3d, folder: Path, tmp_path: Path) ->
     (tmp_path / "old/record.json").write_text(json.dumps(record | {"format_version": 1}))
     ended = ig3d("report", tmp_path / "old")
     assert ended.returncode == 1 and "finished trainings are kept" in ended.stderr
-    assert "expected ig3d-intermediate-run version 4, got ig3d-intermediate-run version 1" in ended.stderr
+    assert "has the format ig3d-intermediate-run version 1, which this ig3d cannot read" in ended.stderr
     assert ended.stderr.count("\n") == 1

@@ -252,8 +252,8 @@ def test_nothing_depends_on_the_order_or_on_whether_labels_of_reported_rows_are_
             r"the class has no fit, get_params, set_params, predict_proba",
         ),
         ({"heads": ()}, UsageError, r"head: no head is named"),
-        ({"report": "dev"}, UsageError, r"report: expected one of"),
-        ({"report": "all", "folds": 1}, UsageError, r"folds: expected 2 to 1000, got 1"),
+        ({"report": "dev"}, UsageError, r"report: 'dev' does not exist; choose "),
+        ({"report": "all", "folds": 1}, UsageError, r"folds: 1 is out of range; choose 2 to 1000"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line(store, config, error, words):

@@ -285,6 +285,6 @@ def test_fuse_features_warns_of_another_crop_and_refuses_another_network(ig3d: A
     assert ended.returncode == 0 and f"{warning} size 64, now size 96." in " ".join(ended.stderr.split())
     record(made.features, "net.pt pre_logits 3333333333333333", sha256="b" * 64)
     ended = ig3d(*apply)
-    assert ended.returncode == 1 and "expected features of the network net.pt" in ended.stderr
+    assert ended.returncode == 1 and "those of the training of net.pt" in ended.stderr
     record(made.features, "net.pt layer4 1111111111111111", crop_scale=1.5)
     assert ig3d(*apply).returncode == 1, "another layer is another feature with any crop"

@@ -13,15 +13,16 @@ from ig3d.errors import ModelError
 from ig3d.learn.training.loop import seeded
 from ig3d.learn.training.losses import concordance, va_loss
 from ig3d.networks import fit as fitting
-from ig3d.networks.fit import Data, TrainOptions, class_scores, fit, va_scores
+from ig3d.networks.fit import Data, class_scores, fit, va_scores
+from ig3d.networks.train_config import TrainConfig
 
 
-def options(**changes: float) -> TrainOptions:
+def options(**changes: float) -> TrainConfig:
     settings = {
         "epochs": 1, "patience": 1, "batch_size": 32, "lr": 1e-3, "weight_decay": 0.0, "smoothing": 0.0,
         "balance": 1.0, "seed": 0,
     }  # fmt: skip
-    return TrainOptions(**(settings | changes))  # type: ignore[arg-type]
+    return TrainConfig(**(settings | changes))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -27,7 +27,8 @@ from ig3d.networks.joint import JointConfig, JointNetwork, apply_joint, open_rou
 from ig3d.networks.joint_start import load_joint
 from ig3d.networks.load import NetworkSpec
 from ig3d.networks.logits import LogitsConfig, write_logits
-from ig3d.networks.train import TrainConfig, train_2d
+from ig3d.networks.train import train_2d
+from ig3d.networks.train_config import TrainConfig
 
 CLASSES = ("happy", "sad", "fear")
 QUICK = IntermediateConfig(module="linear", epochs=8, batch_size=16, width=8, lr=1e-2, draws=100, mixed=False)

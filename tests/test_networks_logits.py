@@ -352,7 +352,7 @@ def rewrite(path: Path, **changes: object) -> None:
         (cut, "damaged or of another kind"),
         (flip_a_byte, "the file is damaged"),
         (lambda path: save_file({"a": torch.zeros(2)}, path), "this safetensors file is not"),
-        (lambda path: rewrite(path, format_version=1), "expected format version 2, got 1"),
+        (lambda path: rewrite(path, format_version=1), "format version 1, this ig3d reads version 2"),
         (lambda path: rewrite(path, size=None), "the description of the network is incomplete"),
         (
             lambda path: rewrite(path, columns=["a", "b"]),

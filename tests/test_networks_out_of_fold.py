@@ -23,7 +23,8 @@ from ig3d.networks import out_of_fold
 from ig3d.networks.augment import Augmentation
 from ig3d.networks.out_of_fold import tied, write_out_of_fold
 from ig3d.networks.plan import Plan
-from ig3d.networks.train import TrainConfig, train_2d
+from ig3d.networks.train import train_2d
+from ig3d.networks.train_config import TrainConfig
 
 TINY = TrainConfig(network="test_byobnet", size=32, epochs=1, batch_size=8, device="cpu", jobs=1)
 COPIES = {3: 0, 9: 6}  # rows that hold the image of another
@@ -185,5 +186,5 @@ def test_strength_of_the_augmentation() -> None:
     double = Augmentation().scaled(2)
     assert (double.flip, double.degrees, double.light) == (0.5, 20, 0.5)
     assert double.zoom == pytest.approx((0.6, 1.1))
-    with pytest.raises(UsageError, match="augment is 3"):
+    with pytest.raises(UsageError, match=r"augment: 3\.0 is out of range; choose 0 to 2"):
         TrainConfig(augment=3)

@@ -20,7 +20,8 @@ from ig3d.networks import images
 from ig3d.networks.checkpoint import build, load_network
 from ig3d.networks.logits import LogitsConfig, write_logits
 from ig3d.networks.plan import plan_training
-from ig3d.networks.train import TrainConfig, start, train_2d
+from ig3d.networks.train import start, train_2d
+from ig3d.networks.train_config import TrainConfig
 
 TINY = TrainConfig(
     network="test_byobnet", size=32, epochs=8, batch_size=16, lr=5e-3, seed=1, device="cpu", jobs=2
@@ -251,7 +252,7 @@ def test_rows_that_cannot_be_trained_on_are_refused(samples: Listing, task: str,
             {"network": "test_vit", "size": 20},
             "test_vit: it does not work with 20 x 20",
         ),
-        ({"task": "faces"}, "task: 'faces' is unknown"),
+        ({"task": "faces"}, "task: 'faces' does not exist"),
         ({"device": "tpu"}, "choose auto, cpu, cuda"),
         ({"device": "cuda:99"}, "device: cuda:99 is not available .CUDA devices: [0-9]+.; use auto or cpu"),
     ],
@@ -307,7 +308,9 @@ def test_only_a_checkpoint_is_replaced(
     ],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(changes: dict[str, float]) -> None:
-    with pytest.raises(UsageError, match=f"{next(iter(changes))}.* is .*must "):
+    with pytest.raises(
+        UsageError, match=f"{next(iter(changes)).replace('_', '-')}: .* is out of range; choose "
+    ):
         TrainConfig(**changes)  # type: ignore[arg-type]
 
 

@@ -171,7 +171,7 @@ class AffWild2(Dataset):
                 annotations.append(self.annotation(line))
             except ValueError:
                 raise DatasetError(
-                    f"{self.name}: expected {self.wanted} in line {line_number} of {file}, got {shorten(line)!r}"
+                    f"{self.name}: line {line_number} of {file} is {shorten(line)!r}, not {self.wanted}"
                 ) from None
         return annotations, header
 

@@ -105,7 +105,7 @@ def _used_columns(file: Path, table: pd.DataFrame) -> tuple[dict[str, str], list
     names = list(table)
     if any(Path(name).suffix.lower() in MEDIA_SUFFIXES for name in names):
         raise DatasetError(
-            f"manifest: expected a header line with a column path in {file}, got {list_columns(names)}"
+            f"manifest: {file} has no header line ({list_columns(names)}); add one that names the column path"
         )
     known = {
         "path": find_column(names, PATH_NAMES)
@@ -116,7 +116,9 @@ def _used_columns(file: Path, table: pd.DataFrame) -> tuple[dict[str, str], list
         **{corner: find_column(names, (corner,)) for corner in BOX_COLUMNS},
     }
     if known["path"] is None:
-        raise DatasetError(f"manifest: expected a column path in {file}, got {list_columns(names)}")
+        raise DatasetError(
+            f"manifest: {file} has no column path, only {list_columns(names)}; add or rename one"
+        )
     if known["id"] == known["path"]:
         known["id"] = None
     if known["group"] == known["path"]:  # a column video: its frames are a group anyway

@@ -65,7 +65,9 @@ def export_store(
     path = Path(out)
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise UsageError(f"export: expected a name that ends in {', '.join(SUFFIXES)}, got {out}")
+        raise UsageError(
+            f"export: {out} has no known suffix; choose a name that ends in {' or '.join(SUFFIXES)}"
+        )
     names = list(store.blocks if blocks is None else blocks)
     chosen = np.arange(len(store)) if rows is None else rows
     frame = store.frame(())

@@ -79,29 +79,31 @@ class Study:
         runs = self.runs
         for run in runs:
             if run not in RUNNERS:
-                raise UsageError(f"{self.name}: expected run: {' or '.join(RUNNERS)}, got {run!r}")
+                raise UsageError(f"{self.name}: run: {run!r} does not exist; choose {' or '.join(RUNNERS)}")
         allowed = ["run", *dict.fromkeys(name for run in runs for name in option_names(run))]
         _check_options(self.options, allowed, self.name)
         cells = 1
         for factor, values in self.grid.items():
             if not values:
                 raise UsageError(
-                    f"{self.name}: expected values of the factor {factor!r}, got none; give a list or label: value"
+                    f"{self.name}: the factor {factor!r} has no values; write a list, or a mapping from label to value"
                 )
             for value in values.values():
                 _check_options(value if isinstance(value, Mapping) else {factor: value}, allowed, self.name)
             cells *= len(values)
         if cells > _MAX_CELLS:
             raise UsageError(
-                f"{self.name}: expected at most {_MAX_CELLS} cells, got {cells}; divide the study"
+                f"{self.name}: the grid has {cells} cells, more than {_MAX_CELLS}; divide the study"
             )
         for factor, label in self.reference.items():
             if label not in self.grid.get(factor, {}):
-                words = (
-                    ", ".join(self.grid.get(factor, {}))
-                    or f"a factor out of {', '.join(self.grid) or 'none'}"
-                )
-                raise UsageError(f"{self.name}: expected a reference among {words}, got {factor}: {label}")
+                if factor not in self.grid:
+                    wrong = (
+                        f"the grid has no factor {factor!r} (its factors: {', '.join(self.grid) or 'none'})"
+                    )
+                else:
+                    wrong = f"{factor!r} has no value {label!r} (its values: {', '.join(self.grid[factor])})"
+                raise UsageError(f"{self.name}: reference: {wrong}")
 
     @property
     def runs(self) -> tuple[str, ...]:
@@ -178,18 +180,22 @@ def read_study(
         raise UsageError(f"{path}: is not a mapping with options and a grid; see docs/ablation.md")
     unknown = [str(key) for key in content if key not in _KEYS]
     if unknown:
-        raise UsageError(f"{path}: expected the keys {', '.join(_KEYS)}, got {', '.join(unknown)}")
+        raise UsageError(
+            f"{path}: the keys {', '.join(unknown)} do not exist; a study has {', '.join(_KEYS)}"
+        )
     for key in ("options", "grid", "reference"):
         if not isinstance(content.get(key) or {}, dict):
-            raise UsageError(f"{path}: expected {key} to be a mapping, got {type(content[key]).__name__}")
+            raise UsageError(
+                f"{path}: {key} is a {type(content[key]).__name__}, not a mapping; see docs/ablation.md"
+            )
     rule = content.get("rule")
     if isinstance(rule, dict):
         rule = {str(run): str(name) for run, name in rule.items()}
     elif not isinstance(rule or "", str):
-        raise UsageError(f"{path}: expected rule to be a text, or a rule for each run, got {rule!r}")
+        raise UsageError(f"{path}: rule: {rule!r} is neither a text nor a mapping from run to rule")
     for key in ("name", "run", "metric"):
         if not isinstance(content.get(key) or "", str):
-            raise UsageError(f"{path}: expected {key} to be a text, got {content[key]!r}")
+            raise UsageError(f"{path}: {key}: {content[key]!r} is not a text")
     folder = Path(path).parent
     grid: dict[str, dict[str, Any]] = {}
     for key, values in (content.get("grid") or {}).items():
@@ -223,7 +229,7 @@ def _text_of(path: Path) -> str:
             raise UsageError(f"{path}: is not a file; give a study in YAML")
         if path.stat().st_size > _MAX_BYTES:
             raise UsageError(
-                f"{path}: expected a study of at most {_MAX_BYTES:,} bytes, got {path.stat().st_size:,}"
+                f"{path}: has {path.stat().st_size:,} bytes, more than the {_MAX_BYTES:,} of a study; divide the study"
             )
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as exc:

@@ -135,12 +135,14 @@ def table_of(result: StudyResult) -> StudyTable:
     tasks = {cell.record["task"] for _, cell in done}
     if len(tasks) > 1:
         raise UsageError(
-            f"{result.study.name}: expected cells of one task, got classes and va; divide the study"
+            f"{result.study.name}: has cells for classes and cells for valence-arousal; divide the study"
         )
     task = tasks.pop()
     metric = result.study.metric or LEADING[task][0]
     if metric not in metric_names(task):
-        raise UsageError(f"metric: expected one of {', '.join(metric_names(task))}, got {metric!r}")
+        raise UsageError(
+            f"metric: {metric!r} is not a metric of the task {task}; choose {' or '.join(metric_names(task))}"
+        )
     predictions = {position: cell.predictions() for position, cell in done}
     within = [_within(result, position, metric) for position, _ in done]
     values = pd.concat(within, ignore_index=True)

@@ -29,9 +29,7 @@ def read_table(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
     """
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     if tuple(table.columns) != tuple(columns):
-        raise ValueError(
-            f"expected the columns {', '.join(columns)}, got {', '.join(map(str, table.columns))}"
-        )
+        raise ValueError(f"the columns are {', '.join(map(str, table.columns))}, not {', '.join(columns)}")
     for name in _NUMBERS.intersection(columns):
         # by Python, which reads all digits in every version of pandas
         table[name] = np.array([float(text) if text else math.nan for text in table[name]], np.float64)

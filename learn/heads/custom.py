@@ -168,7 +168,7 @@ class _Custom(BaseEstimator):
         rows = shapes[0][0]
         if predictions.shape not in shapes:
             raise PredictionsError(
-                f"head {self.name}: expected {content} of shape {shapes[0]}, got shape {predictions.shape}; correct "
+                f"head {self.name}: predictions have shape {predictions.shape}, not {shapes[0]} for {content}; correct "
                 "the class"
             )
         values = predictions.reshape(shapes[0])
@@ -176,8 +176,8 @@ class _Custom(BaseEstimator):
             count = int(wrong.reshape(rows, -1).any(axis=1).sum())
             if count:
                 raise PredictionsError(
-                    f"head {self.name}: expected finite {content}, got {name} in {count} of {rows} rows; correct the "
-                    "class, or choose another head"
+                    f"head {self.name}: {content} have {name} in {count} of {rows} rows; correct the class, or choose "
+                    "another head"
                 )
         return values
 
@@ -218,8 +218,8 @@ class CustomClassifier(ClassifierMixin, _Custom):
             predictions = np.asarray(self.model_.predict_proba(X), np.float64)
         if not np.isin(columns, np.arange(p.shape[1])).all():
             raise PredictionsError(
-                f"head {self.name}: expected classes_ among the labels passed to fit, 0 to {p.shape[1] - 1}, got "
-                f"{columns.tolist()}; correct the class"
+                f"head {self.name}: classes_ is {columns.tolist()}, but the labels passed to fit are 0 to "
+                f"{p.shape[1] - 1}; correct the class"
             )
         p[:, columns] = self._checked(
             predictions, ((len(X), len(columns)),), f"probabilities of {len(columns)} classes"

@@ -192,14 +192,15 @@ def check_fits(
         )
     if shape != info.spec.shape:
         raise ModelError(
-            f"{loaded.source}: expected features of shape {_shape(info.spec.shape)}, got {_shape(shape)}; "
-            "write them with the same option as for training (ig3d logits --features, or --feature-maps)"
+            f"{loaded.source}: the features have shape {_shape(shape)}, those of the training "
+            f"{_shape(info.spec.shape)}; write them with the same option as for training (ig3d logits "
+            "--features, or --feature-maps)"
         )
     warnings = input_warnings(info, table) if _layer(network) == _layer(info.network) else []
     if network != info.network and not warnings:
         raise ModelError(
-            f"{loaded.source}: expected features of the network {_short(info.network)}, got those of "
-            f"{_short(network)}; write them with the network, layer and input of the training"
+            f"{loaded.source}: the features are of the network {_short(network)}, those of the training of "
+            f"{_short(info.network)}; write them with the network, layer and input of the training"
         )
     check_blocks(loaded, table)
     return warnings
@@ -228,8 +229,8 @@ def check_blocks(loaded: LoadedModule, table: FusionTable) -> None:
     )
     if wanted != got:
         raise ModelError(
-            f"{loaded.source}: expected the code blocks {listed(wanted, 8)}, got {listed(got, 8)}; extract with the "
-            "same regressor"
+            f"{loaded.source}: the code blocks are {listed(got, 8)}, those of the training {listed(wanted, 8)}; "
+            "extract with the same regressor"
         )
 
 

@@ -44,7 +44,7 @@ class ModuleSpec:
 
     def __post_init__(self) -> None:
         if self.name not in MODULES:
-            raise UsageError(f"module: expected one of {', '.join(MODULES)}, got {self.name!r}")
+            raise UsageError(f"module: {self.name!r} does not exist; choose {' or '.join(MODULES)}")
         numbers = (*self.shape, *self.blocks, self.width, self.outputs)
         if len(self.shape) not in (1, 3) or not self.blocks or min(numbers) < 1:
             raise UsageError(

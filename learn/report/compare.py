@@ -27,7 +27,7 @@ from .view import View
 __all__ = ["PREDICTIONS", "Comparison", "compare", "predictions_of"]
 
 _CLOSE = 1e-9
-_AGAIN = "make the run again"
+_AGAIN = "run the command again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,9 @@ def compare(runs: Sequence[Run]) -> Comparison:
     """
     tasks = sorted({run.record["task"] for run in runs})
     if len(tasks) > 1:
-        raise RunError(f"report: expected runs of one task, got {' and '.join(tasks)}; report them apart")
+        raise RunError(
+            f"report: the runs have different tasks ({' and '.join(tasks)}); write one report for each task"
+        )
     views = tuple(View(run) for run in runs)
     metrics = views[0].leading
     first = predictions_of(runs[0])
@@ -126,11 +128,11 @@ def predictions_of(run: Run) -> ReportedPredictions:
     path = Path(run.folder) / predictions_name(run.record)
     try:
         if not path.is_file():
-            raise FileNotFoundError("not there")
+            raise FileNotFoundError("the file does not exist")
         found = read_predictions(path)
     except (OSError, ValueError) as exc:
         why = shorten(" ".join(str(exc).split()), 120)
-        raise RunError(f"{path}: predictions of a run are expected ({why}); {_AGAIN}") from exc
+        raise RunError(f"{path}: the predictions of the run cannot be read ({why}); {_AGAIN}") from exc
     _check(run, found)
     return found
 

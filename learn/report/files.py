@@ -52,11 +52,13 @@ def check_out(out: str | Path) -> None:
             check_output(folder / name)
         ours = FILE in there and f'"format": "{FORMAT}"' in (folder / FILE).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as exc:
-        raise RunError(f"{out}: expected a folder that results can be written to, got {exc}") from exc
+        raise RunError(
+            f"{out}: results cannot be written to this folder ({exc}); name another --out"
+        ) from exc
     if there and not ours:
         raise RunError(
-            f"{out}: expected a new folder or one of an earlier run, got {', '.join(there)} of something else; name "
-            "another --out"
+            f"{out}: has {', '.join(there)} that ig3d did not write; name a new folder, or that of an earlier run, "
+            "with --out"
         )
     if there:
         say(f"{out}: holds an earlier run, which this one replaces")
@@ -96,7 +98,7 @@ def write_result(result: Result, out: str | Path, *, command: str = "") -> list[
         try:
             save_model(result.model, folder / "model.skops")
         except OSError as exc:
-            raise RunError(f"{out}: expected to write results there, got {exc}") from exc
+            raise RunError(f"{out}: the model cannot be written ({exc})") from exc
         written.append(folder / "model.skops")
     return sorted(written)
 
@@ -138,8 +140,8 @@ def write_report(runs: Sequence[Run], out: str | Path) -> list[Path]:
         check_output(folder / name)
     if there and not (page.is_file() and GENERATOR in page.read_text("utf-8", errors="replace")[:1000]):
         raise RunError(
-            f"{out}: expected a new folder or one of an earlier report, got {', '.join(there)} of something else; name "
-            "another --out"
+            f"{out}: has {', '.join(there)} that ig3d did not write; name a new folder, or that of an earlier report, "
+            "with --out"
         )
     return sorted(write_texts(folder, texts))
 
@@ -158,7 +160,7 @@ def write_texts(folder: Path, texts: Mapping[str, str | bytes]) -> list[Path]:
                 temporary.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
             written.append(folder / name)
     except OSError as exc:
-        raise RunError(f"{folder}: expected to write results there, got {exc}") from exc
+        raise RunError(f"{folder}: results cannot be written to this folder ({exc})") from exc
     return written
 
 

@@ -191,13 +191,8 @@ def _primary(result: Result) -> dict[str, str] | None:
     return {"rule": result.config.primary_rule(), "metric": PRIMARY_METRICS[objective]}
 
 
-def figures_name(record: dict[str, Any]) -> str:
-    """The record's file: ``record-va.json`` for the valence and arousal of a training for both tasks."""
-    return _beside(FILE, record)
-
-
 def table_name(name: str, record: dict[str, Any]) -> str:
-    """File of a table, in the same folder."""
+    """File of a table, in the same folder; ``-va`` for valence and arousal of a training for both tasks."""
     return _beside(name, record)
 
 
@@ -261,7 +256,9 @@ def sound_records(runs: Sequence[Run]) -> Iterator[None]:
     except Exception as exc:  # of arithmetic, templates and pictures
         files = ", ".join(str(run.folder / FILE) for run in runs)
         why = f"{type(exc).__name__}: {shorten(' '.join(str(exc).split()), 120)}"
-        raise RunError(f"{files}: figures that ig3d does not write ({why}); make the run again") from exc
+        raise RunError(
+            f"{files}: the figures are damaged or were changed ({why}); run the command again"
+        ) from exc
 
 
 def read_run(folder: str | Path) -> Run:
@@ -270,7 +267,7 @@ def read_run(folder: str | Path) -> Run:
     Parameters
     ----------
     folder : folder, or the record in it
-        Training for classes and for valence-arousal at once leaves a record of each (:func:`figures_name`).
+        Training for both tasks at once writes two records: ``record.json`` and ``record-va.json``.
 
     Raises
     ------
@@ -279,29 +276,31 @@ def read_run(folder: str | Path) -> Run:
     path = Path(folder) / FILE if Path(folder).is_dir() else Path(folder)
     try:
         if path.exists() and not path.is_file():  # a FIFO would be waited for
-            raise RunError(f"{path}: expected the figures of a run, got a folder, a device or a pipe")
+            raise RunError(f"{path}: is not a file; name the folder of a run")
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as exc:
         raise RunError(f"{folder}: {_without_record(Path(folder))}") from exc
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as exc:
-        raise RunError(f"{path}: expected the figures of a run, got a file that is none or damaged") from exc
+        raise RunError(
+            f"{path}: is damaged, or not the record of a run; name the folder of a run, or run the command again"
+        ) from exc
     if not isinstance(record, dict) or not str(record.get("format", "")).startswith("ig3d-"):
-        raise RunError(f"{path}: expected the figures of a run, got another file")
+        raise RunError(f"{path}: is not the record of a run; name the folder of a run")
     version = record.get("format_version")
     if record["format"] not in (FORMAT, INTERMEDIATE) or version != FORMAT_VERSION:
         kept = "; finished trainings are kept" if record["format"] == INTERMEDIATE else ""
         raise RunError(
-            f"{path}: expected {INTERMEDIATE if kept else FORMAT} version {FORMAT_VERSION}, got {record['format']} "
-            f"version {version}; run the command again with this ig3d{kept}"
+            f"{path}: has the format {record['format']} version {version}, which this ig3d cannot read (it reads "
+            f"version {FORMAT_VERSION}); run the command again{kept}"
         )
     missing = _RECORD - record.keys()
     if missing:
-        raise RunError(f"{path}: expected the figures of a run, got none of {', '.join(sorted(missing))}")
+        raise RunError(f"{path}: the record has no {', '.join(sorted(missing))}; run the command again")
     bare = Run(path.parent.resolve().name, path.parent, record, {})
     with sound_records([bare]):
         wrong = next(_wrong_in(record), None)
         if wrong:
-            raise RunError(f"{path}: expected {wrong}; make the run again")
+            raise RunError(f"{path}: {wrong}; run the command again")
     tables = {
         name: _read_table(path.parent / table_name(name, record), columns)
         for name, columns in _TABLES.items()
@@ -311,11 +310,11 @@ def read_run(folder: str | Path) -> Run:
         lines = record["tables"].get(name) if isinstance(record["tables"], dict) else None
         if len(table) != lines:
             file = path.parent / table_name(name, record)
-            raise RunError(f"{file}: {len(table)} lines in place of {lines}; make the run again")
+            raise RunError(f"{file}: has {len(table)} lines, {FILE} states {lines}; run the command again")
     with sound_records([bare]):
         wrong = next(_wrong_figures(record, tables[FIGURES]), None)
         if wrong:
-            raise RunError(f"{path.parent / table_name(FIGURES, record)}: {wrong}; make the run again")
+            raise RunError(f"{path.parent / table_name(FIGURES, record)}: {wrong}; run the command again")
         return replace(bare, tables=tables)
 
 
@@ -332,50 +331,50 @@ def _without_record(folder: Path) -> str:
 def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     try:
         if path.exists() and not path.is_file():
-            raise RunError(f"{path}: expected a table of a run, got a folder, a device or a pipe")
+            raise RunError(f"{path}: is not a file; run the command again")
         return read_table(path, columns)
     except FileNotFoundError as exc:
-        raise RunError(f"{path}: not there; make the run again") from exc
+        raise RunError(f"{path}: does not exist; run the command again") from exc
     except (OSError, ValueError, UnicodeDecodeError) as exc:
         why = shorten(" ".join(str(exc).split()), 120)
-        raise RunError(f"{path}: no table of a run, or damaged ({why}); make the run again") from exc
+        raise RunError(f"{path}: the table is damaged ({why}); run the command again") from exc
 
 
 def _wrong_in(record: dict[str, Any]) -> Iterator[str]:
-    """Errors in a record, as ends of messages; empty if it is one that :func:`record_of` writes."""
+    """Errors in a record, as parts of messages; empty if it is one that :func:`record_of` writes."""
     if record["task"] not in ("classes", "va"):
-        yield f"a task classes or va, got {record['task']!r}"
+        yield f"the task {record['task']!r} does not exist"
     for name, keys in _KEYS.items():
         if not isinstance(record[name], dict) or not keys <= record[name].keys():
-            yield f"{name} with {', '.join(sorted(keys)) or 'its content'}, got others"
+            yield f"{name!r} is not complete"
     primary = record["primary"]
     if primary is not None and (
         not isinstance(primary, dict)
         or not isinstance(primary.get("rule"), str)
         or primary.get("metric") not in metric_names(record["task"])
     ):
-        yield f"rule and metric of the primary comparison, got {primary!r}"
+        yield f"the primary comparison {primary!r} is not a rule and a metric"
     needed = {"name", "role", "condition", "fits", "fitted", "repeats"}
     predictors = record["predictors"]
     if not isinstance(predictors, list) or not all(
         isinstance(of, dict) and needed <= of.keys() for of in predictors
     ):
-        yield f"predictors with {', '.join(sorted(needed))}, got others"
+        yield "'predictors' is not complete"
     names = {of["name"] for of in predictors}
     if not isinstance(record["references"], list) or not set(record["references"]) <= names:
-        yield "references that are among the predictors, got others"
+        yield "the references are not predictors of the run"
 
 
 def _wrong_figures(record: dict[str, Any], figures: pd.DataFrame) -> Iterator[str]:
-    """Errors in the table of figures of a record, as ends of messages."""
+    """Errors in the table of figures of a record, as parts of messages."""
     known = {(of["name"], of["condition"]) for of in record["predictors"]}
     for columns in (["predictor", "condition"], ["versus", "versus_condition"]):
         pairs = set(figures[columns].itertuples(index=False, name=None)) - {("", "")}
         if pairs - known:
-            yield f"figures of predictors that the record does not have: {sorted(pairs - known)[:3]}"
+            yield f"has figures of predictors that {FILE} does not have: {sorted(pairs - known)[:3]}"
     whole = figures[figures["repeat"].isna()]
     if whole.duplicated(list(KEYS)).any():
-        yield "two lines of one figure"
+        yield "has two lines for one figure"
     own = whole[(whole["versus"] == "") & whole["metric"].isin(METRICS)]
     has = set(own[["predictor", "condition", "rows", "metric"]].itertuples(index=False, name=None))
     # runs of earlier versions have no lines of metrics that were added later
@@ -386,7 +385,7 @@ def _wrong_figures(record: dict[str, Any], figures: pd.DataFrame) -> Iterator[st
         for part in parts:
             missing = [metric for metric in needed if (name, condition, part, metric) not in has]
             if missing:
-                yield f"no {', '.join(missing)} of {name} ({condition}), {part} rows"
+                yield f"has no {', '.join(missing)} of {name} ({condition}), {part} rows"
 
 
 def _plain(value: Any) -> Any:

@@ -76,7 +76,7 @@ def read_tensors(
     """
     source = Path(path)
     if not source.is_file():
-        raise ModelError(f"{source}: no such file; expected {what}{absent and f'; {absent}'}")
+        raise ModelError(f"{source}: the file does not exist; name {what}{absent and f', or {absent}'}")
     try:
         described, tensors = open_tensors(source)
     except Exception as exc:
@@ -88,8 +88,8 @@ def read_tensors(
         raise ModelError(f"{source}: this safetensors file is not {what}{foreign and f'; {foreign}'}")
     if described.get("format_version") != version:
         raise ModelError(
-            f"{source}: expected format version {version}, got {described.get('format_version')}; use the version of "
-            "ig3d that wrote it, or train again"
+            f"{source}: has format version {described.get('format_version')}, this ig3d reads version {version}; use "
+            "the version of ig3d that wrote it, or train again"
         )
     if tensors_digest(tensors) != described.get("tensors_sha256"):
         raise ModelError(
