@@ -21,7 +21,7 @@ from .sources.remote import is_remote
 
 SIZES = (100, 1000)  # sides of a picture on a sheet and in an animation, pixels
 _SHEET_WIDTH, _LARGEST_DEFAULT = 1500, 480  # pixels; they limit the default size of a picture
-_MOST_PIXELS = 200_000_000
+_MAX_PIXELS = 200_000_000
 
 
 def preview(
@@ -80,7 +80,7 @@ def preview(
     rows = _choose(store, count, seed) if rows is None else rows
     columns = _columns(len(rows))
     side = size or min(_SHEET_WIDTH // columns, _LARGEST_DEFAULT)
-    if side**2 * len(rows) > _MOST_PIXELS:
+    if side**2 * len(rows) > _MAX_PIXELS:
         raise UsageError(
             f"{len(rows)} pictures of {side} x {side} pixels are too many for one sheet; pass a smaller --size, or "
             "fewer rows by --count or --rows"
