@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from ..features.samples import Listing
 
 
+_STORE_SUFFIXES = (".h5", ".hdf5")
+
+
 def output_file(path: Path | None) -> Path | None:
     """Callback of options that name a file to write: refuse a folder, device or FIFO before any work."""
     if path is not None:
@@ -37,6 +40,13 @@ def output_with(*suffixes: str) -> Callable[[typer.CallbackParam, Path | None], 
         return output_file(path)
 
     return check
+
+
+def _output_store(path: Path) -> Path:
+    if path.suffix.lower() not in _STORE_SUFFIXES:
+        raise UsageError(f"out: {path} does not end in .h5, as stores do; rename it")
+    check_output(path)
+    return path
 
 
 def _checked_seed(seed: int) -> int:
@@ -115,7 +125,7 @@ Groups = Annotated[
 # stores
 Store = Annotated[Path, typer.Argument(help="An ig3d store (.h5).", metavar="STORE", show_default=False)]
 OutStore = Annotated[
-    Path, typer.Option("--out", help="The store to write.", show_default=False, callback=output_file)
+    Path, typer.Option("--out", help="The store to write (.h5).", show_default=False, callback=_output_store)
 ]
 RowIds = Annotated[
     list[str] | None,

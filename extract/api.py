@@ -194,9 +194,9 @@ class FaceRegressor:
         """
         if _is_one(images):
             return self._faces([_as_pixels(images)], [_name(images, 0)])[0]
-        if not isinstance(images, Iterable):
+        if not isinstance(images, Iterable) or isinstance(images, bytes | bytearray):
             raise UsageError(
-                f"{type(images).__name__}: is no image; pass an array, a path, or a list of either"
+                f"{type(images).__name__}: is no image; pass an array, a Pillow image, a path, or a list of these"
             )
         names, pixels = [], []
         for number, image in enumerate(images):
@@ -336,6 +336,8 @@ def _as_pixels(image: Any) -> np.ndarray:
     pixels = np.asarray(image)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
+    if pixels.dtype.kind not in "fuib":
+        raise UsageError(f"{type(image).__name__}: is no image; pass an array, a Pillow image or a path")
     if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))) or not pixels.size:
         raise UsageError(
             f"an image has shape {pixels.shape}; pass RGB (H, W, 3), grey (H, W) or RGBA (H, W, 4)"

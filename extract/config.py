@@ -156,9 +156,8 @@ def _on_device(config: ExtractConfig, regressor: type[Regressor], detector: type
     if config.device == "auto" and not uses_gpu:
         return replace(config, device="cpu")
     if not uses_gpu and config.device != "cpu":
-        raise UsageError(
-            f"device: neither {regressor.name} nor {detector.name} can use {config.device}; leave out --device"
-        )
+        names = " and ".join(dict.fromkeys((regressor.name, detector.name)))
+        raise UsageError(f"device: {names} cannot use {config.device}; omit --device")
     return replace(config, device=",".join(resolve_device(device) for device in config.devices))
 
 

@@ -98,13 +98,13 @@ def import_codes(
     if not found.codes and found.without:
         (status, message), count = Counter(found.without.values()).most_common(1)[0]
         raise DatasetError(
-            f"import: {source} has no codes for the {len(listing)} samples: "
+            f"import: {source} has no codes for any of {plural(len(listing), 'sample')}: "
             f"{plural(len(found.without), 'row')} without valid codes, {count} of them {status.name}: {message}"
         )
     if not found.codes:
         raise DatasetError(
-            f"import: nothing in {source} matches the id or file name of any of the {len(listing)} samples; name the "
-            f"codes by id, such as {listing.samples['id'].iat[0]}"
+            f"import: nothing in {source} matches the id or file name of any of {plural(len(listing), 'sample')}; name "
+            f"the codes by id, such as {listing.samples['id'].iat[0]}"
         )
     blocks = _blocks(found)
     rows = _rows(len(listing), found, blocks)

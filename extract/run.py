@@ -20,7 +20,7 @@ from typing import Any
 
 from joblib import cpu_count
 
-from ..errors import UsageError
+from ..errors import UsageError, plural
 from ..features.samples import Listing
 from ..features.store import CodeStore
 from ..features.store.format import StoreInfo
@@ -164,7 +164,7 @@ def extract_codes(
                 why = f"the worker of this shard died {MAX_DEATHS} times (out of memory?)"
                 rows_by_status = run.write_failed(numbers[0], info, why)
                 lost = sum(rows_by_status.values())
-                notify(f"WARNING shard {numbers[0]}: {lost} rows are marked as failed: {why}")
+                notify(f"WARNING shard {numbers[0]}: {plural(lost, 'row')} marked as failed: {why}")
             counts += rows_by_status
             if progress:
                 progress(rows_by_status)

@@ -108,6 +108,8 @@ def test_extract_failures(ig3d: Program, data: Path, tmp_path: Path) -> None:
     failed(ig3d("extract", data, "--out", out, "--split", "1,2"), 2, "three numbers")
     failed(ig3d("extract", data, "--out", out, "--split", "1,2,3"), 2, "sum to 1")
     failed(ig3d("extract", data, "--out", out, "--jobs", -2), 2, "jobs")
+    failed(ig3d("extract", data, "--out", tmp_path / "z.txt"), 2, "z.txt does not end in .h5")
+    failed(ig3d("extract", data, "--out", out, "--groups", r"xyz(\d)"), 2, r"the pattern 'xyz(\d)' does not")
 
 
 def test_extract_without_detection(ig3d: Program, data: Path, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ CASES = [
     ("does not exist", "check the path", ("datasets", "check", "nowhere")),
     ("found no", "ig3d weights add FILE", ("extract", "images", "--regressor", "smirk", "--out", "s.h5")),
     ("no such store", "ig3d extract", ("inspect", "none.h5")),
-    ("is no HDF5 file, or is cut short", "extract it again", ("inspect", "cut.h5")),
+    ("is cut short or damaged", "extract it again", ("inspect", "cut.h5")),
     ("has no ids, and its", "--2d-ids", (*CHECK, "short.npy", "--3d-store", "toy.h5")),
     ("ids cannot be matched to", "the samples are", (*CHECK, "other_ids.npz", "--3d-store", "toy.h5")),
     ("the class order seems wrong", "--2d-classes", (*CHECK, "order.npz", "--3d-store", "toy.h5")),

@@ -320,7 +320,7 @@ def test_wrong_class_attributes_are_one_line(kind: str, name: str, message: str)
 
 def test_a_device_without_use_and_landmarks_that_are_not_there() -> None:
     fake = "ig3d.extract.fakes:FakeRegressor"
-    with pytest.raises(UsageError, match="neither fake nor none can use cuda:0"):
+    with pytest.raises(UsageError, match="fake and none cannot use cuda:0"):
         resolve_config(ExtractConfig(regressor=fake, detector="none", device="cuda:0"))
     with pytest.raises(
         UsageError, match="finds no landmarks, but facemesh needs 478 landmarks and blendshapes"

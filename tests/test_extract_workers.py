@@ -99,7 +99,7 @@ def test_a_shard_that_kills_three_workers_is_marked_and_the_others_joined(
     assert len(list(Path(os.environ[DEATHS]).iterdir())) == 50 - MAX_DEATHS
     warnings = [line for line in lines if "WARNING" in line]
     assert warnings == [
-        "WARNING shard 1: 64 rows are marked as failed: the worker of this shard died 3 times (out of memory?)"
+        "WARNING shard 1: 64 rows marked as failed: the worker of this shard died 3 times (out of memory?)"
     ]
     with CodeStore(tmp_path / "calm.h5") as calm, CodeStore(tmp_path / "killed.h5") as killed:
         lost = np.arange(len(calm)) // 64 == 1

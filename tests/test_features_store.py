@@ -175,7 +175,7 @@ def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
     whole = write(tmp_path / "a.h5").read_bytes()
     for share in (0, 0.001, 0.2, 0.5, 0.9, 0.999):
         (tmp_path / "b.h5").write_bytes(whole[: int(len(whole) * share)])
-        with pytest.raises(StoreError, match="cut short"):
+        with pytest.raises(StoreError, match="cut short" if share else "is no HDF5 file"):
             CodeStore(tmp_path / "b.h5")
 
 
@@ -222,7 +222,7 @@ def test_not_there_and_not_hdf5(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no such store"):
         CodeStore(tmp_path / "a.h5")
     (tmp_path / "a.h5").write_text("hello")
-    with pytest.raises(StoreError, match="is no HDF5 file"):
+    with pytest.raises(StoreError, match="is no HDF5 file; pass a store"):
         CodeStore(tmp_path / "a.h5")
 
 

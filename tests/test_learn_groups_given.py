@@ -60,7 +60,7 @@ def test_ids_like_persons_without_groups_bring_a_hint_that_works_as_it_stands(tm
     assert ended.returncode == 0, ended.stderr
     hint = next(line for line in ended.stdout.splitlines() if "no groups are given" in line)
     text = " ".join(ended.stdout.split())
-    assert "10, the largest Ann_Fox with 12" in text and "give --groups '" in text and hint
+    assert "10 in 120 rows, the largest Ann_Fox (12)" in text and "give --groups '" in text and hint
     pattern = text.partition("give --groups '")[2].partition("'")[0]
     ended = ig3d("fuse", *given, *QUICK, "--groups", pattern, "--out", tmp_path / "b")
     assert ended.returncode == 0, ended.stderr
@@ -69,7 +69,7 @@ def test_ids_like_persons_without_groups_bring_a_hint_that_works_as_it_stands(tm
     assert "in 10 groups" in text
     record = json.loads((tmp_path / "b" / "record.json").read_text())
     notes = " ".join(record["assumptions"])
-    assert "Groups (persons, videos): 10, the largest Ann_Fox with 12, Ann_Gil with 12" in notes
+    assert "Groups (persons, videos): 10 in 120 rows, the largest Ann_Fox (12), Ann_Gil (12)" in notes
     assert record["protocol"]["groups_reported"] == 10 and record["config"]["groups"] == pattern
     lines = table_in(tmp_path / "b")
     assert all(line["group"] == line["id"].rpartition("_")[0] for line in lines)
@@ -96,7 +96,9 @@ def test_an_extraction_hints_before_any_work(tmp_path, ig3d):
     ended = ig3d(*common, "--detector", "whole", "--out", tmp_path / "a.h5")
     assert "no groups are given" in ended.stderr and "--groups '" in ended.stderr
     ended = ig3d(*common, "--detector", "whole", "--groups", PATTERN, "--out", tmp_path / "b.h5")
-    assert "Groups (persons, videos): 10, the largest Ann_Fox with 4" in " ".join(ended.stderr.split())
+    assert "Groups (persons, videos): 10 in 40 rows, the largest Ann_Fox (4)" in " ".join(
+        ended.stderr.split()
+    )
 
 
 @pytest.mark.parametrize(

@@ -126,10 +126,8 @@ def _root(root: str | Path, dataset: str, adapter: Dataset) -> Any:
     if not path.is_dir() and not (suffix and path.is_file() and str(root).lower().endswith(suffix)):
         if not path.exists():
             raise LayoutError(f"{dataset}: {root} does not exist; check the path")
-        problem = "is a file" if path.is_file() else "is a pipe or device"
-        raise LayoutError(
-            f"{dataset}: the dataset's folder {root} {problem}; {adapter.layout} (docs/datasets.md)"
-        )
+        kind = "a file" if path.is_file() else "a pipe or device"
+        raise LayoutError(f"{dataset}: {root} is {kind}, not a dataset; {adapter.layout} (docs/datasets.md)")
     return path
 
 

@@ -207,7 +207,7 @@ def apply_split(listing: Listing, table: Path) -> Listing:
     missing = listing.samples["id"].drop(alignment.rows[alignment.aligned]).tolist()
     if unknown or missing:
         raise DatasetError(
-            f"split: {table} does not list the {len(listing)} samples of {listing.dataset}: "
+            f"split: {table} does not list the {plural(len(listing), 'sample')} of {listing.dataset}: "
             f"{plural(len(unknown), 'unknown id')}"
             + (f" ({listed(unknown, 3)})" if unknown else "")
             + f" and {len(missing)} missing"

@@ -69,7 +69,12 @@ class CodeStore:
             # Without a cache of chunks: each chunk is read once, and the cache would only add a copy.
             self._file = h5py.File(self.path, "r", rdcc_nbytes=0)
         except OSError as exc:
-            raise StoreError(f"{path}: is no HDF5 file, or is cut short; extract it again") from exc
+            problem = (
+                "is cut short or damaged; extract it again"
+                if h5py.is_hdf5(self.path)
+                else "is no HDF5 file; pass a store of ig3d extract"
+            )
+            raise StoreError(f"{path}: {problem}") from exc
         try:
             with self._store_errors("its datasets"):
                 self._check_kind()
