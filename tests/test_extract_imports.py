@@ -277,7 +277,7 @@ def test_export_that_cannot_be(tmp_path: Path) -> None:
     root = colour_folder(tmp_path / "data", 3)
     extract_codes(list_samples(root, "folder"), tmp_path / "a.h5", ExtractConfig(regressor=FAKE), jobs=1)
     with CodeStore(tmp_path / "a.h5") as store:
-        with pytest.raises(UsageError, match=r"ends in .csv, .parquet, .npz"):
+        with pytest.raises(UsageError, match=r"ends in .csv or .parquet or .npz"):
             export_store(store, tmp_path / "a.xlsx")
         (tmp_path / "file").touch()
         with pytest.raises(StoreError, match="cannot be written"):
