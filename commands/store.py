@@ -71,7 +71,7 @@ def preview(
         int | None,
         typer.Option(
             "--size",
-            help="Side of a picture in pixels, 100 to 1000; by default larger if there are few.",
+            help="Side of a picture in pixels, 100 to 1000. Default: larger if there are few, 300 in animations.",
             show_default=False,
             rich_help_panel="Output",
         ),
@@ -86,9 +86,14 @@ def preview(
         bool, typer.Option("--animate", help="One frame per row, next to its codes as curves.")
     ] = False,
     fps: Annotated[
-        float,
-        typer.Option("--fps", help="Frames per second of an animation.", rich_help_panel="Output"),
-    ] = 25.0,
+        float | None,
+        typer.Option(
+            "--fps",
+            help="Frames per second of an animation; by default the speed of the video, or 2 for images.",
+            show_default=False,
+            rich_help_panel="Output",
+        ),
+    ] = None,
     renderer: Annotated[
         str, typer.Option("--renderer", help="Renderer of the meshes: built-in or pytorch3d.")
     ] = "built-in",
@@ -108,7 +113,14 @@ def preview(
         if animate:
             with steps("preview", len(opened) if chosen is None else len(chosen)) as progress:
                 frames = write_animation(
-                    opened, out, rows=chosen, fps=fps, root=root, renderer=renderer, progress=progress
+                    opened,
+                    out,
+                    rows=chosen,
+                    fps=fps,
+                    size=size,
+                    root=root,
+                    renderer=renderer,
+                    progress=progress,
                 )
             print(f"{out}: {plural(frames, 'frame')}")
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +12,22 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import DatasetError, Ig3dError, UsageError, require
-from ..faces.curves import Panel, draw_panels, with_cursor
+from ..faces.curves import Axis, Panel, Section, draw_chart
 from ..faces.draw import Tile, picture_of
 from ..faces.render import Mesh, check_renderer, shaded
 from ..features.atomic import replacing
 from ..features.pose import ANGLES, store_degrees
 from ..features.store import CodeStore
 from .meshes import image_meshes
-from .preview import images_folder, tile_of
+from .preview import check_size, images_folder, tile_of
 from .read import bounded_images
 from .sources import is_frame, parts_of
 
 SUFFIXES = (".gif", ".webp", ".mp4")
 MAX_FRAMES = 2000
-_SIDE, _CURVES, _TEXT = 256, 400, 24  # sides of the pictures and height of the caption, pixels
-_SIZE_WH = (2 * _SIDE + _CURVES, _SIDE + _TEXT)
+_SIZE = 300  # side of the pictures, pixels
+_IMAGES_PER_SECOND, _FRAMES_PER_SECOND = 2.0, 25.0  # without times
+_INK = "#1b1f24"
 _CURVES_SHOWN = 5
 _PANELS = ("expression", "blendshapes", "jaw", "eyelid")  # the first two of these that a store has
 _MESHES = 64  # meshes that are in memory at the same time
@@ -36,7 +38,8 @@ def animate(
     out: str | Path,
     *,
     rows: np.ndarray | None = None,
-    fps: float = 25.0,
+    fps: float | None = None,
+    size: int | None = None,
     root: str | Path | None = None,
     renderer: str = "built-in",
     progress: Callable[[int], None] | None = None,
@@ -44,8 +47,8 @@ def animate(
     """Write an animation with one frame per row: image with mesh, mesh alone, and curves with a cursor.
 
     The curves are yaw, pitch and roll, and the five columns of the expression codes, blendshapes or other codes that
-    vary most over the rows. If the rows are of several videos, the curves are interrupted between two videos by a
-    vertical line with the name of the next one.
+    vary most over the rows. Values of a video are curves over time; if the rows are of several videos, the curves are
+    interrupted between two videos by a vertical line, and have the names of the videos. Values of images are dots.
 
     Parameters
     ----------
@@ -54,8 +57,10 @@ def animate(
         MP4 needs PyAV.
     rows : (m,) int, optional
         Rows in the order in which they are shown; all rows by default.
-    fps : float
-        Frames per second; 1 to 100.
+    fps : float, optional
+        Frames per second, 1 to 100; by default the speed of the video, or 2 for images.
+    size : int, optional
+        Side of the two pictures, pixels, in :data:`.preview.SIZES`; the chart is 2.5 times as wide. Default: 300.
     root : path, optional
         Folder of the images, if they have moved since the extraction.
     renderer : name in :data:`ig3d.faces.render.RENDERERS`
@@ -67,7 +72,8 @@ def animate(
 
     Raises
     ------
-    UsageError : another suffix, too many rows, no row with codes, or ``out`` is a file of the dataset.
+    UsageError : another suffix, ``fps`` or ``size`` out of range, too many rows, no row with codes, or ``out`` is a
+        file of the dataset.
     DatasetError : none of the images can be read, and the codes have no mesh.
     MissingExtra : MP4 without PyAV.
     """
@@ -77,8 +83,9 @@ def animate(
         raise UsageError(f"out: {out} is no animation; use a name that ends in {', '.join(SUFFIXES)}")
     if suffix == ".mp4":
         require("av", wanted_by="preview --animate to MP4")
-    if not 1 <= fps <= 100:
+    if fps is not None and not 1 <= fps <= 100:
         raise UsageError(f"fps is {fps:g}; it must be from 1 to 100")
+    check_size(size)
     check_renderer(renderer)
     folder = images_folder(store, out, root)
     chosen = np.arange(len(store)) if rows is None else rows
@@ -90,12 +97,13 @@ def animate(
         raise UsageError(
             f"{store.path}: none of the chosen rows has codes; ig3d inspect counts them by status"
         )
-    frames = _frames(store, chosen, folder, renderer)
+    axis = _axis(store, chosen)
+    frames = _frames(store, chosen, axis, folder, size or _SIZE, renderer)
     try:
         with bounded_images(), replacing(path) as temporary:
             named = temporary.with_name(temporary.name + suffix)  # the writers take the format from the name
             try:
-                _write(named, _counted(frames, progress), fps)
+                _write(named, _counted(frames, progress), fps or _speed(axis))
                 named.replace(temporary)
             finally:
                 named.unlink(missing_ok=True)
@@ -105,25 +113,25 @@ def animate(
 
 
 def _write(path: Path, frames: Iterator[Image.Image], fps: float) -> None:
-    if path.suffix == ".mp4":
-        _write_mp4(path, frames, fps)
-        return
     first = next(frames)
+    if path.suffix == ".mp4":
+        _write_mp4(path, first, frames, fps)
+        return
     options: dict[str, Any] = (
         {"lossless": False, "quality": 80, "method": 2} if path.suffix == ".webp" else {}
     )
     first.save(path, save_all=True, append_images=frames, duration=round(1000 / fps), loop=0, **options)
 
 
-def _write_mp4(path: Path, frames: Iterator[Image.Image], fps: float) -> None:
+def _write_mp4(path: Path, first: Image.Image, frames: Iterator[Image.Image], fps: float) -> None:
     from fractions import Fraction
 
     av = require("av", wanted_by="preview --animate to MP4")
     with av.open(str(path), "w") as container:
         stream = container.add_stream("h264", rate=Fraction(fps).limit_denominator(1000))
         stream.pix_fmt = "yuv420p"
-        stream.width, stream.height = _SIZE_WH  # even, as H.264 requires
-        for frame in frames:
+        stream.width, stream.height = first.size
+        for frame in chain([first], frames):
             container.mux(stream.encode(av.VideoFrame.from_image(frame)))
         container.mux(stream.encode())
 
@@ -135,9 +143,15 @@ def _counted(frames: Iterator[Image.Image], progress: Callable[[int], None] | No
         yield frame
 
 
-def _frames(store: CodeStore, rows: np.ndarray, folder: str, renderer: str) -> Iterator[Image.Image]:
-    panels = _panels(store, rows)
-    curves = draw_panels(panels, (_CURVES, _SIDE + _TEXT), _videos(store, rows))
+def _frames(
+    store: CodeStore, rows: np.ndarray, axis: Axis, folder: str, size: int, renderer: str
+) -> Iterator[Image.Image]:
+    font_size = max(size // 19, 9)
+    font = ImageFont.load_default(size=font_size)
+    wide, text = size // 2 * 5, 2 * font_size
+    # even, as H.264 requires
+    size_wh = ((size + wide + 1) // 2 * 2, 2 * size + text)
+    chart = draw_chart(_panels(store, rows), axis, (wide, 2 * size), font_size=font_size)
     windows = _windows(store, rows)
     seen = False
     for start in range(0, len(rows), _MESHES):
@@ -150,30 +164,26 @@ def _frames(store: CodeStore, rows: np.ndarray, folder: str, renderer: str) -> I
                 raise DatasetError(
                     f"preview: none of {len(rows)} images under {folder} can be read; pass their folder with --root"
                 )
-            frame = Image.new("RGB", _SIZE_WH, "white")
-            frame.paste(_face(tile, mesh, windows[number], renderer), (0, 0))
-            frame.paste(_mesh_alone(mesh, windows[number], renderer), (_SIDE, 0))
-            frame.paste(with_cursor(curves, number, len(rows), len(panels)), (2 * _SIDE, 0))
-            caption = tile.caption.replace("\n", "  ")
-            ImageDraw.Draw(frame).text((6, _SIDE + 5), caption, "#1b1f24", ImageFont.load_default(size=12))
+            frame = Image.new("RGB", size_wh, "white")
+            shown = Tile(tile.image, mesh=mesh)
+            frame.paste(picture_of(shown, size, window=windows[number], renderer=renderer), (0, 0))
+            frame.paste(_mesh_alone(mesh, windows[number], size, renderer), (0, size))
+            frame.paste(chart.at(number), (size, 0))
+            caption = f"{tile.title}   {tile.caption}"
+            ImageDraw.Draw(frame).text(
+                (font_size // 2, 2 * size + text / 2), caption, _INK, font, anchor="lm"
+            )
             yield frame
 
 
-def _face(tile: Tile, mesh: Mesh | None, window: np.ndarray, renderer: str) -> Image.Image:
-    if tile.image is None:
-        return Image.new("RGB", (_SIDE, _SIDE), "#eeeeee")
-    plain = Tile(tile.image, "", mesh=mesh)
-    return picture_of(plain, _SIDE, window=window, renderer=renderer)
-
-
-def _mesh_alone(mesh: Mesh | None, window: np.ndarray, renderer: str) -> Image.Image:
-    empty = np.full((2 * _SIDE, 2 * _SIDE, 3), 246, np.uint8)
+def _mesh_alone(mesh: Mesh | None, window: np.ndarray, size: int, renderer: str) -> Image.Image:
+    empty = np.full((2 * size, 2 * size, 3), 246, np.uint8)
     if mesh is None or not np.isfinite(window).all():
-        return Image.fromarray(empty[:_SIDE, :_SIDE])
-    scale = 2 * _SIDE / (window[2] - window[0])
+        return Image.fromarray(empty[:size, :size])
+    scale = 2 * size / (window[2] - window[0])
     mesh = replace(mesh, points=(mesh.points - (*window[:2], 0)) * scale)
     drawn = shaded(empty, mesh, renderer=renderer, opaque=True)
-    return Image.fromarray(drawn).resize((_SIDE, _SIDE), Image.Resampling.BOX)
+    return Image.fromarray(drawn).resize((size, size), Image.Resampling.BOX)
 
 
 def _windows(store: CodeStore, rows: np.ndarray) -> np.ndarray:
@@ -198,23 +208,51 @@ def _windows(store: CodeStore, rows: np.ndarray) -> np.ndarray:
     return np.concatenate([centre - half, centre + half], axis=1)
 
 
-def _videos(store: CodeStore, rows: np.ndarray) -> list[tuple[int, str]]:
-    """Position of the first row of each video, and its file name without suffix; empty if all rows are of one file."""
-    files = [parts_of(path)[0] if is_frame(path) else "" for path in store.samples["path"].iloc[rows]]
+def _axis(store: CodeStore, rows: np.ndarray) -> Axis:
+    """Seconds if all rows are frames of videos with times, else numbers from 1; a section per video."""
+    samples = store.samples.iloc[rows]
+    files = [parts_of(path)[0] if is_frame(path) else "" for path in samples["path"]]
     starts = [number for number, file in enumerate(files) if number == 0 or file != files[number - 1]]
-    return [(start, Path(files[start]).stem) for start in starts] if len(starts) > 1 else []
+    sections = [
+        Section(start, Path(files[start]).stem if len(starts) > 1 else "", joined=bool(files[start]))
+        for start in starts
+    ]
+    times = samples["time"].to_numpy(float) if "time" in samples else np.full(len(rows), np.nan)
+    steps = np.diff(times)
+    inside = np.delete(steps, np.array(starts[1:], int) - 1)
+    if not all(files) or not np.isfinite(times).all() or (inside < 0).any():
+        numbers = np.arange(1.0, len(rows) + 1)
+        return Axis("frame" if all(files) else "image", numbers, numbers, sections)
+    steps[np.array(starts[1:], int) - 1] = np.median(inside) if len(inside) else 1.0  # between two videos
+    x = times[0] + np.concatenate([[0.0], np.cumsum(steps)])
+    return Axis("time (s)", x, times, sections)
+
+
+def _speed(axis: Axis) -> float:
+    """Frames per second that show videos at their speed."""
+    steps = np.diff(axis.x)
+    if axis.label == "image":
+        return _IMAGES_PER_SECOND
+    if axis.label == "frame" or not (steps > 0).any():
+        return _FRAMES_PER_SECOND
+    return float(np.clip(1 / np.median(steps[steps > 0]), 1, 100))
 
 
 def _panels(store: CodeStore, rows: np.ndarray) -> list[Panel]:
     panels = []
     degrees = store_degrees(store)
     if degrees is not None:
-        panels.append(Panel("pose, degrees", ANGLES, degrees[rows]))
+        panels.append(Panel("head pose (degrees)", ANGLES, degrees[rows]))
     names = [name for name in _PANELS if name in store.blocks] or list(store.blocks)
     for name in names[:2]:
+        block = store.blocks[name]
         values = store.codes(name)[rows].astype(float)
         spread = np.nanstd(values[store.ok[rows]], axis=0)
         columns = np.argsort(-spread, kind="stable")[:_CURVES_SHOWN]
-        labels = store.blocks[name].columns or [str(column) for column in range(values.shape[1])]
-        panels.append(Panel(name, [labels[column] for column in columns], values[:, columns]))
+        labels = block.columns or [str(column) for column in range(block.width)]
+        short = max(map(len, labels)) <= 3  # numbers and axes, which mean nothing without the block
+        shown = [f"{name} {labels[column]}" if short else labels[column] for column in columns]
+        unit = "standard deviations" if block.basis.startswith("ig3d-face-") else block.unit
+        title = name if unit == "1" else f"{name} ({unit})"
+        panels.append(Panel(title, shown, values[:, columns]))
     return panels
