@@ -5,6 +5,7 @@ Control characters and markup in data are escaped. This module imports only ``er
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
@@ -12,14 +13,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TextIO
 
 from .errors import Terminated, listed, plural
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress, TaskID, TextColumn
+    from rich.progress import Progress, ProgressColumn, Task, TaskID, TextColumn
 
+LINE_SECONDS = 10.0  # shortest time between two lines of progress, if stderr is not a terminal
 
 # Control characters except tab and newline, lone surrogates, line separators, and marks of text direction.
 _UNSAFE = re.compile(
@@ -163,7 +166,7 @@ def _console(stream: Any, *, width: int | None) -> Console:
 
 def _text(template: str) -> TextColumn:
     """Text column of a progress bar, printed without markup."""
-    from rich.progress import Task, TextColumn
+    from rich.progress import TextColumn
     from rich.text import Text
 
     class Plain(TextColumn):
@@ -173,19 +176,75 @@ def _text(template: str) -> TextColumn:
     return Plain(template)
 
 
+def _progress(*columns: ProgressColumn, shown: bool = True, transient: bool = False) -> Progress:
+    """Progress bars on stderr; the speed is estimated from the last 1,000 steps, however long they take."""
+    from rich.progress import Progress
+
+    return Progress(
+        *columns,
+        console=stderr(),
+        speed_estimate_period=math.inf,
+        disable=not shown,
+        transient=transient,
+    )
+
+
+@contextmanager
+def _lines(bar: Progress) -> Iterator[None]:
+    """If stderr is not a terminal, write a line about the current task now and then, as for the log of a job."""
+    from threading import Event, Thread
+
+    ended = Event()
+
+    def write() -> None:
+        before: tuple[int, float, float] | None = None
+        while not ended.wait(LINE_SECONDS):
+            running = [task for task in bar.tasks if task.total and not task.finished]
+            if not running:
+                continue
+            task = running[-1]
+            share, now = task.percentage, time.monotonic()
+            # at most 20 lines for each task, and one every ten minutes
+            if before and before[0] == task.id and share - before[1] < 5 and now - before[2] < 600:
+                continue
+            before = task.id, share, now
+            say(_line(task))
+
+    writer = Thread(target=write, daemon=True)
+    if bar.disable or bar.console.is_interactive:
+        yield
+        return
+    writer.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        writer.join()
+
+
+def _line(task: Task) -> str:
+    """``extract 512/4800, 0:00:21 elapsed, 0:02:56 left, 24/s, ok 510``."""
+    parts = [
+        f"{task.description} {task.completed:.0f}/{task.total:.0f}",
+        f"{timedelta(seconds=round(task.elapsed or 0))} elapsed",
+    ]
+    if task.time_remaining is not None:
+        parts.append(f"{timedelta(seconds=round(task.time_remaining))} left")
+    return ", ".join([*parts, *(text for text in task.fields.values() if text)])
+
+
 @contextmanager
 def counting(title: str, total: int) -> Iterator[Callable[[Counter[str]], None]]:
     """Progress bar over rows, with rows per second and counts by status."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
-    bar = Progress(
+    bar = _progress(
         _text("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         _text("{task.fields[rate]}"),
         TimeRemainingColumn(),
         _text("{task.fields[counts]}"),
-        console=stderr(),
     )
     task = bar.add_task(title, total=total, rate="", counts="")
     by_status: Counter[str] = Counter()
@@ -205,7 +264,8 @@ def counting(title: str, total: int) -> Iterator[Callable[[Counter[str]], None]]
         )
 
     try:
-        yield progress
+        with _lines(bar):
+            yield progress
     finally:
         if bar.live.is_started:
             bar.stop()
@@ -224,20 +284,21 @@ def kept_when_interrupted(kept: str) -> Iterator[None]:
 @contextmanager
 def progress_bar(*, shown: bool = True) -> Iterator[Progress]:
     """Progress bar whose tasks have a text field ``detail``; it disappears if no task advanced, as before an error."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
-    columns = (
+    bar = _progress(
         _text("{task.description}"),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeRemainingColumn(compact=True),
         _text("{task.fields[detail]}"),
+        shown=shown,
     )
-    bar = Progress(*columns, console=stderr(), disable=not shown)
     if bar.console.is_interactive:
         bar.start()
     try:
-        yield bar
+        with _lines(bar):
+            yield bar
     finally:
         done = any(task.completed for task in bar.tasks)
         bar.live.transient = not done
@@ -250,15 +311,9 @@ def progress_bar(*, shown: bool = True) -> Iterator[Progress]:
 @contextmanager
 def steps(title: str, total: int, *, delay: float = 1.0) -> Iterator[Callable[[int], None]]:
     """Progress bar that appears after a delay (seconds), so that short tasks have none."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
-    bar = Progress(
-        _text("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=stderr(),
-    )
+    bar = _progress(_text("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     task = bar.add_task(title, total=total)
     began = time.monotonic()
 
@@ -268,7 +323,8 @@ def steps(title: str, total: int, *, delay: float = 1.0) -> Iterator[Callable[[i
         bar.update(task, advance=done)
 
     try:
-        yield progress
+        with _lines(bar):
+            yield progress
     finally:
         if bar.live.is_started:
             bar.stop()
@@ -295,43 +351,40 @@ def working(title: str) -> Iterator[None]:
 
 
 @contextmanager
-def progress_when_slow(delay: float = 2.0) -> Iterator[Callable[[str, int, int], None]]:
+def progress_when_slow(delay: float = 2.0) -> Iterator[Callable[[str, float, int], None]]:
     """Progress bars of steps; shown on an interactive stderr once ``delay`` seconds have passed, then removed.
 
-    The function that it yields takes the name of a step, and how many of how many parts are done.
+    The function that it yields takes the name of a step, and how many of how many parts are done, such as 1.5 of 5.
     """
     from threading import Timer
 
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    bar = Progress(
+    bar = _progress(
         _text("{task.description}"),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(compact=True),
-        console=stderr(),
         transient=True,
     )
-    shown = bar.console.is_interactive
     tasks: dict[str, TaskID] = {}
     timer = Timer(delay, bar.start)  # a first step may report nothing for a long time
     timer.daemon = True
 
-    def progress(step: str, done: int, total: int) -> None:
-        if not shown:
-            return
+    def progress(step: str, done: float, total: int) -> None:
         if step not in tasks:
             tasks[step] = bar.add_task(step, total=total)
         bar.update(tasks[step], completed=done, total=total)
 
-    if shown:
+    if bar.console.is_interactive:
         timer.start()
     try:
-        yield progress
+        with _lines(bar):
+            yield progress
     finally:
         timer.cancel()
-        if shown:
+        if timer.ident:
             timer.join()
         if bar.live.is_started:
             bar.stop()

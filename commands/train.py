@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..console import say, stdout
+from ..console import progress_when_slow, stdout
 from ..learn.config import HeadsConfig
 from .options import Blocks, Stores, checked_device, joined, print_written, typed, with_options
 
@@ -39,12 +39,8 @@ def train(
     config = HeadsConfig(**options, blocks=joined(blocks, "full"))
     if out is not None:
         check_out(out)
-    result = train_files(
-        stores,
-        config,
-        task=task,
-        after_head=lambda name, seconds: say(f"{name}: fitted in {seconds:.1f} s"),
-    )
+    with progress_when_slow() as progress:
+        result = train_files(stores, config, task=task, progress=progress)
     written = (
         [] if out is None else [*write_result(result, out, command=typed()), *write_predictions(result, out)]
     )

@@ -6,7 +6,7 @@ This is done for each condition: real codes, permuted codes, a second 2D network
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -20,10 +20,9 @@ from .diagnostics import diagnostic
 from .evaluate.predictors import REAL, Predictor
 from .folds import rare_classes_allowed
 from .plan import EvaluationPlan, FoldModel
+from .progress import Progress
 from .rules import RECALIBRATED, Columns, Rule, RuleSettings, fits, kind_of, make_rule
 from .rules.over_both import OverBoth
-
-Progress = Callable[[str, int, int], object]  # step, done, total
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +81,7 @@ class CrossFit:
     settings : RuleSettings
     controls : whether every rule is also fitted with permuted codes
     permutations : number of permutations of the conditional control, over all repeats
-    progress : called after each fold model, optional
+    progress : called after each condition of a fold model, optional
     """
 
     table: FusionTable
@@ -154,12 +153,19 @@ class CrossFit:
                     permuted=self.controls and not number,
                     random=random,
                 )
+                calls, of_model = 0, self._calls_of_model(rules, per_repeat, permuted=not number)
                 for condition in conditions:
                     for name in condition.rules:
                         yield delayed(self._rule_predictions)(number, model, condition, name)
+                    calls += len(condition.rules)
+                    if self.progress is not None:
+                        self.progress("rules", done + min(calls / of_model, 1), total)
                 done += 1
-                if self.progress is not None:
-                    self.progress("rules", done, total)
+
+    def _calls_of_model(self, rules: tuple[str, ...], permutations: int, *, permuted: bool) -> int:
+        """Number of rules that are fitted for a fold model over all conditions, for progress; an upper bound."""
+        controls = len(rules) - 1 if self.controls and permuted else 0
+        return 1 + len(rules) + controls + permutations + len(self.table.others) * (len(rules) + 3)
 
     def _rule_predictions(
         self, repeat: int, model: FoldModel, condition: Condition, name: str

@@ -22,13 +22,14 @@ from ..features.join import load_table
 from .class_shares import shares_of
 from .conditions import as_predictions
 from .config import DEFAULT_RULES, FITTED_METRICS, REPEATS, REPEATS_OF_HEADS, FuseConfig
-from .crossfit import CrossFit, Progress, Repeat, not_converged
+from .crossfit import CrossFit, Repeat, not_converged
 from .diagnostics import check_figures, check_rows, diagnostic
 from .fold_models import NESTED
 from .head_fits import FittedHeads, ScoreFolder, fit_heads
 from .heads import custom_path, untrusted_types
 from .model import FusionModel, without_threads
 from .plan import EvaluationPlan, plan_fusion
+from .progress import Progress
 from .result import Result, fields_of_plan, figures_of_plan
 from .rules import RECALIBRATED, RULES, Rule, RuleSettings, make_rule
 
@@ -72,6 +73,7 @@ def fuse_predictions(
     score_cache : cache of the scores of heads, shared by several runs, optional
         A dictionary, or a :class:`~.head_fits.ScoreFolder`; does not affect results.
     progress : function ``(step, done, total)``, optional
+        ``done`` may be a fraction, such as 1.5 of 5.
 
     Returns
     -------
@@ -159,14 +161,12 @@ def _repeats(
     count = 1
     if len(plan.fold_models) > 1:
         count = config.repeats or (REPEATS_OF_HEADS if nested else REPEATS)
-    total, done = len(plan.heads) * (count if nested else 1), 0
+    total = len(plan.heads) * (count if nested else 1)
 
-    def fit(plan: EvaluationPlan, config: FuseConfig) -> FittedHeads:
-        def advance() -> None:
-            nonlocal done
-            done += 1
+    def fit(plan: EvaluationPlan, config: FuseConfig, before: int = 0) -> FittedHeads:
+        def advance(done: float) -> None:
             if progress is not None:
-                progress("heads", done, total)
+                progress("heads", before + done, total)
 
         return fit_heads(table, plan, config, score_cache, advance)
 
@@ -178,7 +178,7 @@ def _repeats(
         seed = int(np.random.default_rng([config.seed, 2, number]).integers(2**32))
         reseeded = replace(config, seed=seed, model=False)
         new_plan = plan_fusion(table, reseeded)
-        scores = fit(new_plan, reseeded).scores if nested else fitted.scores
+        scores = fit(new_plan, reseeded, number * len(plan.heads)).scores if nested else fitted.scores
         repeats.append(Repeat(new_plan, scores, seed))
     return fitted, tuple(repeats)
 

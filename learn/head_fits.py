@@ -18,6 +18,7 @@ from ..features.predictions import log_softmax
 from .config import FuseConfig
 from .heads import code_hash, make_head
 from .plan import EvaluationPlan, HeadFit
+from .progress import watching_fit
 from .versions import versions
 
 # Smallest probability of a class, also of classes that a head was not trained on.
@@ -81,7 +82,7 @@ def fit_heads(
     plan: EvaluationPlan,
     config: FuseConfig,
     cache: MutableMapping[str, np.ndarray] | None = None,
-    after_head: Callable[[], object] | None = None,
+    progress: Callable[[float], object] | None = None,
 ) -> FittedHeads:
     """Fit the heads of a plan, each on its training rows.
 
@@ -93,23 +94,24 @@ def fit_heads(
     cache : key -> scores (m, k) of the m rows that a head predicts, optional
         A dictionary, or a :class:`ScoreFolder`. A head whose scores are in the cache is not fitted, except for the one
         that is saved.
-    after_head : called after each head, optional
+    progress : called with the number of heads that are fitted, such as 1.5, optional
 
     Raises
     ------
     ProtocolError : a head has no training rows with codes, or they are all of one class.
     """
     scores, final_head = [], None
+    progress = progress or (lambda done: None)
     for number, fit in enumerate(plan.heads):
         is_saved = config.model and number == plan.final_head_index
-        head, predicted = _head_and_scores(table, fit, config, cache, is_saved=is_saved)
+        with watching_fit(progress, number):
+            head, predicted = _head_and_scores(table, fit, config, cache, is_saved=is_saved)
         values = np.full((len(table), len(table.columns)), np.nan)
         values[fit.predict] = predicted
         scores.append(values)
         if is_saved:
             final_head = head
-        if after_head is not None:
-            after_head()
+        progress(number + 1)
     return FittedHeads(tuple(scores), final_head)
 
 

@@ -7,8 +7,9 @@ store -> table -> plan -> heads -> metrics and differences (``figures``) -> pred
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from .head_fits import fit_heads
 from .heads import HEADS, custom_path, needs_of
 from .heads import names as head_names
 from .plan import EvaluationPlan, plan_heads
+from .progress import Progress
 from .result import Result, fields_of_plan, figures_of_plan
 
 PRIOR = "prior"
@@ -59,11 +61,11 @@ def train_files(
     config: HeadsConfig | None = None,
     *,
     task: str | None = None,
-    after_head: Callable[[str, float], object] | None = None,
+    progress: Progress | None = None,
 ) -> HeadsResult:
     """Read stores (:func:`~ig3d.features.codes.read_codes`), fit heads and measure them."""
     config = config or HeadsConfig()
-    return train_heads(codes_table(stores, blocks=config.blocks, task=task), config, after_head=after_head)
+    return train_heads(codes_table(stores, blocks=config.blocks, task=task), config, progress=progress)
 
 
 def codes_table(
@@ -122,7 +124,7 @@ def train_heads(
     table: FusionTable,
     config: HeadsConfig | None = None,
     *,
-    after_head: Callable[[str, float], object] | None = None,
+    progress: Progress | None = None,
 ) -> HeadsResult:
     """Fit heads on codes alone, and measure them on the same rows and bootstrap draws.
 
@@ -130,7 +132,7 @@ def train_heads(
     ----------
     table : FusionTable with codes; 2D predictions are not used
     config : HeadsConfig, optional
-    after_head : function ``(name, seconds)``, called when a head is fitted, optional
+    progress : function ``(head, done, total)`` of the fits of a head, optional
 
     Raises
     ------
@@ -152,10 +154,9 @@ def train_heads(
     predictors, predictions, seconds = [Predictor(PRIOR, "reference", False, prior[rows])], {}, {}
     for name in names:
         start = time.perf_counter()
-        scores = fit_heads(table, plan, config.of_head(name)).scores
+        watch = partial(_advance, progress, name, len(plan.heads))
+        scores = fit_heads(table, plan, config.of_head(name), progress=watch).scores
         seconds[name] = time.perf_counter() - start
-        if after_head is not None:
-            after_head(name, seconds[name])
         values = prior[rows]
         for model in plan.fold_models:
             predicted = scores[model.heads_apply[0]][model.apply]
@@ -184,6 +185,11 @@ def train_heads(
         predictions=predictions,
         seconds=seconds,
     )
+
+
+def _advance(progress: Progress | None, head: str, total: int, done: float) -> None:
+    if progress is not None:
+        progress(head, done, total)
 
 
 def _heads(requested: tuple[str, ...], task: str) -> tuple[tuple[str, ...], list[str]]:

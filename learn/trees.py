@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from joblib import cpu_count
 
+from .progress import report_share
 from .tree_text import END
 
 HELD_PART = 6  # one in six rows is held out for early stopping
@@ -80,7 +81,10 @@ def grow(
             training,
             num_boost_round=settings.max_rounds,
             valid_sets=[part(held, training)],
-            callbacks=[lightgbm.early_stopping(settings.patience, verbose=False)],
+            callbacks=[
+                lightgbm.early_stopping(settings.patience, verbose=False),
+                lambda state: report_share((state.iteration + 1) / settings.max_rounds),
+            ],
         )
         rounds = int(booster.best_iteration)
     else:

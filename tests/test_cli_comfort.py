@@ -227,3 +227,23 @@ def test_a_step_without_progress_is_shown_after_the_delay(monkeypatch: pytest.Mo
     with console.progress_when_slow(5) as progress:
         progress("heads", 1, 1)
     assert "heads" not in screen.getvalue()
+
+
+def test_a_log_file_has_lines_of_progress(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import time
+
+    from ig3d import console
+
+    monkeypatch.setattr(console, "LINE_SECONDS", 0.02)
+    with console.progress_when_slow(5) as progress:
+        progress("heads", 0.5, 4)
+        time.sleep(0.2)
+        progress("heads", 2, 4)
+        time.sleep(0.2)
+        progress("heads", 4, 4)
+        time.sleep(0.1)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2, lines
+    assert re.fullmatch(r"heads 2/4, 0:00:0\d elapsed, 0:00:0\d left", lines[1])

@@ -193,6 +193,13 @@ def test_a_run_of_before_a_metric_was_added_is_read(result, tmp_path, ig3d):
     assert len(kept) < len(lines)
 
 
+def test_a_run_that_fails_leaves_no_folder(tmp_path, ig3d):
+    np.savez(tmp_path / "x.npz", ids=["a"], logits=np.zeros((1, 2)))
+    out = tmp_path / "a" / "b"
+    ended = ig3d("fuse", "--2d-logits", tmp_path / "x.npz", "--3d-store", tmp_path / "no.h5", "--out", out)
+    assert ended.returncode == 1 and not (tmp_path / "a").exists()
+
+
 def test_only_results_of_ours_are_replaced(result, tmp_path):
     (tmp_path / "report.html").write_text("mine")
     for write in (check_out, lambda out: write_report([run_of(result, name="a", folder=tmp_path)], out)):

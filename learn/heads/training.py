@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ..progress import report_share
 from ..training import loop
 from ..training.loop import Schedule, seeded
 from ..training.losses import class_loss, va_loss
@@ -213,7 +214,13 @@ def train(recipe: Recipe, X: np.ndarray, truth: Truth, held: np.ndarray, device:
         schedule = Schedule(
             recipe.epochs, recipe.patience, lambda step: triangle(step / half, low), clip=None
         )
-        fitted = loop.train(learner, optimiser, schedule, device=device)
+        fitted = loop.train(
+            learner,
+            optimiser,
+            schedule,
+            device=device,
+            watch=lambda done, epoch: report_share(done / recipe.epochs),
+        )
     weights = fitted.model.state_dict()
     kept = {name: np.asarray(tensor.cpu().numpy(), np.float32) for name, tensor in weights.items()}
     losses = tuple(epoch.scores.get("loss", epoch.loss) for epoch in fitted.history)

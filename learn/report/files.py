@@ -43,10 +43,13 @@ def check_out(out: str | Path) -> None:
     """
     folder = Path(out)
     try:
+        new = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         probe = temporary_name(folder / FILE)
         probe.touch()
         probe.unlink()
+        for path in new:  # an interrupted run leaves no empty folder
+            path.rmdir()
         there = [name for name in FILES if (folder / name).exists()]
         for name in there:
             check_output(folder / name)
