@@ -185,11 +185,6 @@ def _print_split(divided: Listing, out: Path) -> None:
         say(note)
     counts = count_classes(divided.splits, divided.labels, divided.classes)
     stdout().print(class_table(counts))
-    if not (divided.samples["group"] != "").any():
-        say(
-            "the dataset has no groups: images of one person may be in several splits; pass --groups if ids name "
-            "persons"
-        )
     use = "" if out.suffix.lower() == ".h5" else f"; pass it to the other commands as --split {out}"
     print(f"{out}: " + ", ".join(f"{sum(of.values())} {name}" for name, of in counts.items()) + use)
 

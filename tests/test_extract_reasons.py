@@ -83,8 +83,16 @@ def test_few_unreadable_rows_are_named_by_extract_and_inspect(tmp_path: Path, ig
     ended = extracted(ig3d, tmp_path, root)
     assert ended.returncode == 0
     reason = "unreadable: 1 row (sad/page): HTML"
-    assert reason in ended.stderr
-    assert reason in ig3d("inspect", tmp_path / "a.h5").stdout
+    for text in (ended.stderr, ig3d("inspect", tmp_path / "a.h5").stdout):
+        assert reason in text and "other reason" not in text
+
+
+def test_rare_reasons_are_counted(tmp_path: Path, ig3d: Run) -> None:
+    root = colour_folder(tmp_path / "data", 8)
+    for kind in (b"<html>", b"%PDF", b"8BPS", b"PK\3\4", b"Rar!", b"BZh", b"%!PS"):
+        (root / "sad" / f"{kind.hex()}.jpg").write_bytes(kind)
+    stderr = extracted(ig3d, tmp_path, root).stderr
+    assert stderr.count("unreadable: 1 row") == 5 and "and 2 other reasons; ig3d export --csv" in stderr
 
 
 def test_few_rows_without_a_face_are_only_counted(tmp_path: Path, ig3d: Run) -> None:

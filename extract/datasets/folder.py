@@ -77,7 +77,7 @@ class FolderDataset(Dataset):
     ) -> Listing:
         """Samples without labels: codes and predictions, but no figures."""
         listing = self.listing(root, map(row_of, images))
-        note = "no labels: images and videos lie in no class folders"
+        note = "no labels: the images and videos are not in class folders"
         return replace(listing, notes=(*videos.notes(), note, *skipped_note(skipped)))
 
 

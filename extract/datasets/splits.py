@@ -120,6 +120,9 @@ def draw_val(listing: Listing, share: float | None, *, seed: int = 0) -> Listing
     ------
     UsageError, DatasetError : see :func:`carve`; or the share leaves no train rows.
     """
+    if not (listing.samples["group"] != "").any():
+        note = "no groups: images of one person may be in several splits; pass --groups if ids name persons"
+        listing = replace(listing, notes=(*listing.notes, note))
     if (listing.splits != Split.none).any():
         return carve(listing, VAL_SHARE if share is None else share, seed=seed)
     test = SHARES[2]

@@ -76,7 +76,7 @@ def reasons(store: CodeStore) -> list[str]:
         examples = listed([ids[row] for row in rows[:3]] + [""] * (len(rows) - 3), 3)
         reason = messages[rows[0]] or "no reason"
         lines.append(f"{Status(code).name}: {plural(len(rows), 'row')} ({examples}): {reason}")
-    if others := len(most_common) - _REASONS:
+    if (others := len(most_common) - _REASONS) > 0:
         lines.append(f"and {plural(others, 'other reason')}; ig3d export --csv lists the reason of every row")
     return lines
 
