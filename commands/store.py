@@ -65,7 +65,10 @@ def preview(
         ),
     ],
     rows: RowIds = None,
-    count: Annotated[int, typer.Option("--count", help="Number of faces, chosen at random.")] = 24,
+    count: Annotated[
+        int,
+        typer.Option("--count", help="Number of rows, chosen at random, some of them without codes."),
+    ] = 24,
     seed: Seed = 0,
     size: Annotated[
         int | None,
@@ -107,6 +110,10 @@ def preview(
     from ..features.store import CodeStore
     from ..features.store.rows import rows_of
 
+    if fps is not None and not animate:
+        raise UsageError("preview: --fps applies to animations; pass --animate, or omit it")
+    if mesh and animate:
+        raise UsageError("preview: --mesh applies to sheets, as animations have meshes; omit it or --animate")
     with CodeStore(store) as opened:
         opened.check_content()
         chosen = None if rows is None else rows_of(opened, names(rows))

@@ -13,8 +13,6 @@ from .head import BROWS, LIPS_INNER, LIPS_OUTER, LOWER_LIDS, OVAL, UPPER_LIDS
 from .render import Mesh, shaded
 
 _PAPER, _INK, _LINE, _BOX, _BAD = "white", "#1b1f24", "#00e0a4", "#ffb000", "#c62828"
-# Tiles are drawn at this multiple of their size and reduced, which smooths dots and lines.
-_OVERSAMPLE = 3
 _CAPTION_LINES = 4
 _NOSE = ((168, 6, 197, 195, 5, 4), (98, 97, 2, 326, 327))
 _CLOSED = (OVAL, LIPS_OUTER, LIPS_INNER, *BROWS)
@@ -99,7 +97,9 @@ def picture_of(
         The square part that is shown; by default the surroundings of the box, or the full image.
     renderer : name in :data:`~.render.RENDERERS`
     """
-    large = side * _OVERSAMPLE
+    # drawn at a multiple of the size and reduced, which smooths lines
+    oversample = 3 if side < 250 else 2
+    large = side * oversample
     if tile.image is None:
         return Image.new("RGB", (side, side), "#eeeeee")
     height, width = tile.image.shape[:2]
@@ -123,7 +123,7 @@ def picture_of(
     pen = ImageDraw.Draw(picture)
     if tile.xyxy is not None and np.isfinite(tile.xyxy).all():
         box = ((tile.xyxy.reshape(2, 2) - corner) * large / span).ravel().tolist()
-        pen.rectangle(box, outline=_BOX, width=_OVERSAMPLE)
+        pen.rectangle(box, outline=_BOX, width=oversample)
     if tile.points is not None:
         points = (tile.points - corner) * large / span
         for contour in _CONTOURS:

@@ -153,6 +153,10 @@ def test_preview(ig3d: Program, store: Path, tmp_path: Path) -> None:
     assert ended.stdout == f"{tmp_path / 'sheets' / 'sheet.png'}: 7 faces\n"
     failed(ig3d("preview", store, "--out", tmp_path / "sheet.gif"), 2, "--animate")
     failed(ig3d("preview", store, "--out", tmp_path / "sheet.png", "--size", 20), 2, "from 100 to 1000")
+    failed(ig3d("preview", store, "--out", tmp_path / "sheet.png", "--fps", 5), 2, "pass --animate")
+    failed(
+        ig3d("preview", store, "--out", tmp_path / "a.gif", "--mesh", "--animate"), 2, "omit it or --animate"
+    )
     failed(ig3d("preview", store, "--out", tmp_path / "sheet.png", "--count", 0), 2, "at least 1")
     failed(ig3d("preview", store, "--out", tmp_path / "sheet.png", "--root", tmp_path), 1, "--root")
 
