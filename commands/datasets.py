@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..console import counting, say, stdout
+from ..console import counting, say, stdout, working
 from ..errors import DatasetError, UsageError, listed, plural
 from .options import (
     Dataset,
+    FramesPerSecond,
     Groups,
     LabelMap,
     Manifest,
@@ -50,6 +51,7 @@ def check(
     split_seed: SplitSeed = 0,
     groups: Groups = None,
     label_map: LabelMap = None,
+    fps: FramesPerSecond = None,
     jobs: Annotated[int, typer.Option("--jobs", help="Reading threads; 0 is two per core.")] = 0,
 ) -> None:
     """Report on a dataset: layout, counts, missing or broken images, copies in several splits."""
@@ -61,8 +63,9 @@ def check(
     from ..features.samples import boxes_of
     from ..features.store.summary import class_table, count_classes
 
-    options = dataset_options(dataset, manifest, split, split_seed, groups, label_map)
-    listing = list_samples(root, dataset, options) if dataset else recognise(root, options)
+    options = dataset_options(dataset, manifest, split, split_seed, groups, label_map, fps)
+    with working("list samples"):
+        listing = list_samples(root, dataset, options) if dataset else recognise(root, options)
     say_samples(listing)
     samples = listing.samples
     with counting("read", samples["path"].nunique()) as progress:
@@ -124,6 +127,7 @@ def split(
     manifest: Manifest = None,
     groups: Groups = None,
     label_map: LabelMap = None,
+    fps: FramesPerSecond = None,
 ) -> None:
     """Draw a val split, or all splits if there are none: stratified by class, with groups kept whole."""
     from ..extract.datasets.split_store import listing_of, split_store
@@ -137,15 +141,18 @@ def split(
             f"split: cannot write {out}; pass --out with a name that ends in {' or '.join(kinds)}"
         )
     check_replaceable(out)
+    named = {"--manifest": manifest, "--label-map": label_map, "--fps": fps}
+    if of_store and (unused := [option for option, value in named.items() if value is not None]):
+        raise UsageError(f"split: {', '.join(unused)} cannot be used with a store; omit the option")
     if not of_store:
         listing = list_dataset(
-            source, dataset, manifest, groups=groups, label_map=label_map, draw_split=False
+            source, dataset, manifest, groups=groups, label_map=label_map, fps=fps, draw_split=False
         )
         _check_files(listing, source)
         divided = _divide(listing, val, seed)
         write_split(out, divided)
     else:
-        with CodeStore(source) as store:
+        with working("split"), CodeStore(source) as store:
             store.check_content()
             if out.suffix.lower() == ".h5":
                 divided = split_store(store, out, val, seed=seed, groups=groups)

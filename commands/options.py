@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..console import say
+from ..console import say, working
 from ..errors import UsageError, plural
 from ..features.atomic import check_output
 from ..learn.options import options_of
@@ -310,7 +310,8 @@ def list_dataset(
         raise UsageError("dataset: pass ROOT, the folder of the dataset, or --like STORE")
     else:
         options = dataset_options(dataset, manifest, split, seed, groups, label_map, fps)
-        listing = list_samples(root, dataset, options, draw_split=draw_split)
+        with working("list samples"):
+            listing = list_samples(root, dataset, options, draw_split=draw_split)
     say_samples(listing)
     return listing
 

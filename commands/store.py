@@ -40,10 +40,9 @@ def inspect(
     from ..features.store import CodeStore
     from ..features.store.summary import print_summary, summarise
 
-    with CodeStore(store) as opened:
+    with working("inspect"), CodeStore(store) as opened:
         if verify:
-            with working("verify"):
-                opened.check_content()
+            opened.check_content()
         summary = summarise(opened)
     if as_json:
         print(json.dumps(summary | ({"verified": True} if verify else {}), indent=1))
@@ -175,7 +174,8 @@ def import_(
     from ..extract.imports import import_codes
 
     samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map)
-    rows = import_codes(samples, kind, codes, out, columns=columns, notify=say)
+    with working("import"):
+        rows = import_codes(samples, kind, codes, out, columns=columns, notify=say)
     print(f"{out}: {plural(len(samples), 'row')} ({counts(rows)})")
 
 

@@ -354,6 +354,19 @@ def test_rows_whose_frames_fps_leaves_out_are_reported(tmp_path: Path) -> None:
         manifest(tmp_path, "path,frame\na.mp4,3\n", fps=5)
 
 
+def test_splits_of_thinned_videos(ig3d, tmp_path: Path) -> None:
+    for name in ("happy/a.mp4", "sad/b.mp4", "happy/c.mp4"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        write_video(tmp_path / "data" / name, list(range(50)))
+    table = tmp_path / "split.csv"
+    ended = ig3d("split", tmp_path / "data", "--fps", 5, "--out", table)
+    assert ended.returncode == 0, ended.stderr
+    options = DatasetOptions(fps=5, split_table=str(table))
+    assert len(list_samples(tmp_path / "data", "folder", options)) == 30
+    ended = ig3d("datasets", "check", tmp_path / "data", "--fps", 5)
+    assert "30 samples in 30 images" in ended.stdout
+
+
 def test_other_names_of_columns_are_noted(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", list(range(50)))
     notes = manifest(tmp_path, "video,begin,Stop,label\na.mp4,0,1,sad\n").notes
