@@ -190,9 +190,7 @@ def logits(
     device: Device = "auto",
 ) -> None:
     """Write the predictions of a 2D network for a dataset, with ids, for ig3d fuse."""
-    from ..networks.crop import default_crop
-    from ..networks.load import NetworkSpec
-    from ..networks.logits import LogitsConfig, parse_crop_scale, parse_splits, write_logits
+    from ..networks.options import LogitsConfig, NetworkSpec, kind_of, parse_crop_scale, parse_splits
 
     spec = NetworkSpec(
         network,
@@ -211,15 +209,19 @@ def logits(
         colour=colour,
         interpolation=interpolation,
     )
-    samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map, like=like)
-    parts = parse_splits(None if splits is None else joined(splits))
+    kind_of(spec)
     config = LogitsConfig(
-        splits=parts,
+        splits=parse_splits(None if splits is None else joined(splits)),
         batch_size=batch_size,
         device=device,
-        crop=default_crop(samples, like) if crop is None else crop,
         crop_scale=parse_crop_scale(crop_scale),
     )
+    samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map, like=like)
+
+    from ..networks.crop import default_crop
+    from ..networks.logits import write_logits  # torch: after the checks, because its import takes seconds
+
+    config = replace(config, crop=default_crop(samples, like) if crop is None else crop)
     result = write_logits(samples, spec, out, config, progress=True)
     say(f"{network}: columns {', '.join(result.columns)}")
     say_all(result.problems, result.notes)

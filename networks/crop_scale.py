@@ -17,7 +17,6 @@ from .crop import Crops
 from .images import batched, normalise, read_pictures
 from .load import UserNetwork
 
-AUTO = "auto"
 SCALES = (0.8, 1.0, 1.25, 1.5, 2.0)
 # Largest number of rows for the choice; of more rows, a random choice that does not divide groups.
 MAX_ROWS = 2_000

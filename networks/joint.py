@@ -36,7 +36,7 @@ from .checkpoint import hash_contents
 from .crop import choose_crops
 from .images import Pictures, load_pictures, normalise
 from .joint_start import Start, check_predictions, features_of, load_joint, open_network
-from .load import NetworkSpec
+from .options import NetworkSpec
 
 # Number of training images whose features, from the initial network, give mean and standard deviation.
 _STATISTICS_ROWS = 256

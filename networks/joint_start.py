@@ -17,9 +17,9 @@ from ..errors import ModelError, PredictionsError, UsageError
 from ..features.network_features import describe_network, made_by_of, network_differences
 from ..learn.intermediate.checkpoint import LoadedModule, load_module
 from .images import InputSpec
-from .load import NetworkSpec, kind_of
 from .load.feature_hooks import channels_first
 from .load.values import Opened
+from .options import NetworkSpec, kind_of
 
 _KINDS = ("own", "timm_name")
 

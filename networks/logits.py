@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from ..console import progress_bar
-from ..errors import DatasetError, UsageError, listed
+from ..errors import DatasetError, listed
 from ..extract.runtime import exact_arithmetic
 from ..features.classes import OPTIONAL
 from ..features.device import choose_device
@@ -28,53 +28,12 @@ from ..features.predictions import class_difference
 from ..features.samples import Listing, Split
 from .checkpoint import LoadedNetwork, check_place, hash_contents
 from .crop import Crops, choose_crops
-from .crop_scale import AUTO, ScaleChoice, choose_scale, truth_of
+from .crop_scale import ScaleChoice, choose_scale, truth_of
 from .fit import class_scores, va_scores
 from .images import Picture, batched, normalise, read_pictures
-from .load import NetworkSpec, UserNetwork, load_network
+from .load import UserNetwork, load_network
+from .options import AUTO, LogitsConfig, NetworkSpec
 from .written import FeatureSpool, write_npz
-
-
-@dataclass(frozen=True, slots=True)
-class LogitsConfig:
-    """Options of :func:`write_logits`.
-
-    Attributes
-    ----------
-    splits : tuple of str, or None
-        Names of splits (``train``, ``val``, ``test``, ``none``); None is all rows except those on whose images the
-        network was fitted, or validated within the train split.
-    batch_size : int
-        It changes results only by rounding (1e-5).
-    device : str
-        ``auto``, ``cpu``, ``cuda`` or ``cuda:0``.
-    jobs : int or None
-        Reading threads; None is one for each core. It does not change results.
-    crop : str or None
-        See :func:`ig3d.networks.crop.choose_crops`.
-    crop_scale : float, or ``auto``
-        Side of the crop relative to the mean side of the face box; ``auto`` chooses it
-        (:func:`~ig3d.networks.crop_scale.choose_scale`).
-    """
-
-    splits: tuple[str, ...] | None = None
-    batch_size: int = 64
-    device: str = "auto"
-    jobs: int | None = None
-    crop: str | None = None
-    crop_scale: float | str = 1.0
-
-    def __post_init__(self) -> None:
-        if isinstance(self.crop_scale, str) and self.crop_scale != AUTO:
-            raise UsageError(f"crop scale: {self.crop_scale!r} is neither a number nor {AUTO}")
-        unknown = [name for name in self.splits or () if name not in Split.__members__]
-        if unknown or self.splits == ():
-            raise UsageError(
-                f"splits: {', '.join(unknown) or 'nothing'} is not a split; pass all, or some of "
-                f"{', '.join(Split.__members__)}"
-            )
-        if self.batch_size < 1:
-            raise UsageError(f"batch_size is {self.batch_size}; it must be at least 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,31 +65,6 @@ class LogitsResult:
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-
-
-def parse_splits(text: str | None) -> tuple[str, ...] | None:
-    """Convert ``val,test`` or ``all`` to ``LogitsConfig.splits``.
-
-    >>> parse_splits("val, test"), parse_splits("all"), parse_splits(None)
-    (('val', 'test'), ('none', 'train', 'val', 'test'), None)
-    """
-    if text is None:
-        return None
-    if text.strip() == "all":
-        return tuple(Split.__members__)
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def parse_crop_scale(text: str) -> float | str:
-    """A number or ``auto`` as :class:`LogitsConfig` takes it.
-
-    >>> parse_crop_scale("1.25"), parse_crop_scale("auto")
-    (1.25, 'auto')
-    """
-    try:
-        return float(text)
-    except ValueError:
-        return text.strip()
 
 
 def write_logits(

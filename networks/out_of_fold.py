@@ -26,8 +26,9 @@ from .checkpoint import check_place, hash_contents, normalisation
 from .crop import choose_crops
 from .fit import predict
 from .images import Pictures
-from .load import NetworkSpec, load_network
-from .logits import LogitsConfig, run_network
+from .load import load_network
+from .logits import run_network
+from .options import LogitsConfig, NetworkSpec
 from .plan import Plan, hold_out, plan_training
 from .train import describe_epoch, read_planned, train_one
 from .train_config import TrainConfig

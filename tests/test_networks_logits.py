@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +33,8 @@ from ig3d.networks.checkpoint import (
 )
 from ig3d.networks.images import InputSpec, load_pictures, normalise
 from ig3d.networks.load import NetworkSpec
-from ig3d.networks.logits import LogitsConfig, parse_splits, write_logits
+from ig3d.networks.logits import LogitsConfig, write_logits
+from ig3d.networks.options import parse_splits
 
 CLASSES = ("anger", "happy", "sad")
 SPLITS = ("train", "train", "train", "val", "test")
@@ -344,7 +347,7 @@ def rewrite(path: Path, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (Path.unlink, "no such file"),
+        (Path.unlink, "the file does not exist"),
         (lambda path: path.write_bytes(b""), "damaged or of another kind"),
         (lambda path: path.write_text("hello, this is no network"), "damaged or of another kind"),
         (lambda path: path.write_bytes(pickle.dumps(Bomb())), "damaged or of another kind"),
@@ -392,3 +395,25 @@ def test_importing_ig3d_networks_loads_no_torch() -> None:
 
     code = "import ig3d.networks, sys; sys.exit('torch' in sys.modules or 'timm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_options_are_checked_before_torch_is_imported(tmp_path: Path) -> None:
+    store = tmp_path / "no.h5"
+    for words, reason in (
+        (["--network", tmp_path / "no.onnx", "--like", store], "no.onnx: the file does not exist"),
+        (["--network", f"{tmp_path / 'no.py'}:Net", "--like", store], "no.py does not exist"),
+        (
+            ["--network", "timm:resnet18", "--weights", tmp_path / "no.pth", "--like", store],
+            "no.pth: the checkpoint",
+        ),
+        (["--network", "fer", "--preset", "nix", "--like", store], "preset: 'nix' is unknown"),
+        (["--network", "fer", "--classes", "nix", "--like", store], "'nix' is not a preset"),
+        (["--network", "fer", "--splits", "nix", "--like", store], "nix is not a split"),
+        (["--network", "fer", "--like", store], "no.h5: no such store"),
+    ):
+        code = (
+            "import sys; from ig3d.cli import main; sys.modules['torch'] = sys.modules['timm'] = None; "
+            f"sys.argv = {['ig3d', 'logits', '--out', str(tmp_path / 'x.npz'), *map(str, words)]}; main()"
+        )
+        ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert ended.returncode in (1, 2) and reason in ended.stderr, (words, ended.stderr)

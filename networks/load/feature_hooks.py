@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from ...errors import ModelError, UsageError, listed
+from ..options import NetworkSpec
 from .outputs import named_outputs
-from .values import NetworkSpec, Opened
+from .values import Opened
 
 NetworkCall = Callable[[torch.Tensor], tuple[dict[str, torch.Tensor], torch.Tensor | None]]
 

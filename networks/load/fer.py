@@ -16,8 +16,9 @@ import torch
 
 from ...extract.weights import find_weights
 from ...features.classes import canonical_all
+from ..options import NetworkSpec
 from . import tflite
-from .values import NetworkSpec, Opened
+from .values import Opened
 
 CLASSES = canonical_all(("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"))
 # Smaller probabilities are rounding errors.

@@ -10,7 +10,8 @@ import torch
 
 from ...errors import ModelError, require
 from ...features.atomic import file_sha256
-from .values import BYTES, NetworkSpec, Opened
+from ..options import NetworkSpec
+from .values import BYTES, Opened
 
 _DTYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,

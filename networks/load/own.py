@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from ..checkpoint import LoadedNetwork, load_network
-from .values import NetworkSpec, Opened
+from ..options import NetworkSpec
+from .values import Opened
 
 
 def open_network(spec: NetworkSpec, device: torch.device) -> Opened:

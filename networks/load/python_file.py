@@ -22,8 +22,9 @@ from torch import nn
 
 from ...errors import ModelError, Terminated, UsageError
 from ...features.atomic import file_sha256
+from ..options import NetworkSpec
 from .state import digest_module, fit_state, read_state
-from .values import NetworkSpec, Opened
+from .values import Opened
 
 _SPEC = re.compile(r"(?P<file>.+\.py):(?P<call>[^/\\]+|.+\(.*\))", re.DOTALL)
 
@@ -31,8 +32,6 @@ _SPEC = re.compile(r"(?P<file>.+\.py):(?P<call>[^/\\]+|.+\(.*\))", re.DOTALL)
 def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
     """Import the file, call the function or class, and load the weights."""
     path, name, arguments, named = parse(spec.network)
-    if not path.is_file():
-        raise UsageError(f"network: the Python file {path} does not exist")
     with _on_path(path.parent):
         try:
             network = _find(path, name)(*arguments, **named)

@@ -13,7 +13,8 @@ from ...errors import ModelError
 from ...extract.engine import load_tflite
 from ...extract.tflite import Tensor, read_file, read_graph
 from ...features.atomic import file_sha256
-from .values import NetworkSpec, Opened
+from ..options import NetworkSpec
+from .values import Opened
 
 _BATCH = {"cpu": 4, "cuda": 64}
 

@@ -10,8 +10,9 @@ from timm.data.config import resolve_model_data_config
 
 from ...errors import ModelError, UsageError
 from ..checkpoint import check_architecture
+from ..options import NetworkSpec
 from .state import State, classifier_of, digest_module, fit_state, read_state
-from .values import NetworkSpec, Opened
+from .values import Opened
 
 
 def open_network(spec: NetworkSpec, device: torch.device) -> Opened:

@@ -16,7 +16,8 @@ import torch
 from ...errors import ModelError, WeightsError, shorten
 from ...features.atomic import file_sha256
 from ...features.safe_pickle import read_arrays
-from .values import NetworkSpec, Opened
+from ..options import NetworkSpec
+from .values import Opened
 
 
 def open_network(spec: NetworkSpec, device: torch.device) -> Opened:

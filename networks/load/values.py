@@ -1,73 +1,19 @@
-"""Value objects of this folder: options for a network, an opened network, and its outputs for a batch."""
+"""Value objects of this folder: an opened network, and its outputs for a batch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
-from ...errors import UsageError
 from ..checkpoint import Seen
 
 # Standard deviation for inputs in bytes, 0 to 255
 BYTES = (1 / 255,) * 3
-
-
-@dataclass(frozen=True, slots=True)
-class NetworkSpec:
-    """Options for a network; options that are not given are taken from the preset or the file.
-
-    Attributes
-    ----------
-    network : str
-        A file (``.safetensors``, ``.pt``, ``.pt2``, ``.onnx``, ``.tflite``), ``timm:NAME``, ``file.py:build``, or
-        ``fer``.
-    weights : path or None
-        Checkpoint for ``timm:`` and ``file.py:``.
-    key : str
-        Entry of the checkpoint that contains the weights; dots separate levels.
-    preset : str
-        Name in :data:`ig3d.networks.presets.PRESETS`.
-    classes : str
-        Classes of the columns: a preset order, names separated by commas, or ``dataset`` for the dataset's order.
-    output : str
-        Outputs to use of a network with several: positions or names separated by commas, concatenated.
-    columns : str
-        Columns of the classes: ``0:8`` or ``0,2,1``.
-    va : str
-        Columns of valence and arousal, in this order: ``8,9``.
-    features : str
-        ``auto`` (input of the last layer), ``output:1``, or the name of a module; empty for none.
-    feature_maps : bool
-        Whether features are maps, not averaged over positions.
-    size, mean, std, colour, interpolation
-        See :class:`InputSpec`; None if not given.
-    """
-
-    network: str
-    weights: Path | None = None
-    key: str = ""
-    preset: str = ""
-    classes: str = ""
-    output: str = ""
-    columns: str = ""
-    va: str = ""
-    features: str = ""
-    feature_maps: bool = False
-    size: int | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    colour: str | None = None
-    interpolation: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.feature_maps and not self.features:
-            raise UsageError("feature maps: --feature-maps needs --features; pass --features auto")
 
 
 @dataclass(frozen=True, slots=True)
