@@ -136,5 +136,5 @@ def _lines(tile: Tile, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width
     title = tile.title
     while len(title) > 1 and font.getlength(title) > width:
         title = "…" + title.removeprefix("…")[1:]
-    letters = int(width / font.getlength("n"))
+    letters = int(0.9 * width * max(len(tile.caption), 1) / max(font.getlength(tile.caption), 1))
     return [title, *textwrap.wrap(tile.caption, letters, max_lines=_CAPTION_LINES, placeholder=" …")]
