@@ -20,7 +20,7 @@ from .config import ExtractConfig, build, resolve_config
 from .crop import prepare
 from .datasets.videos import is_video, video_id
 from .detectors import Detector, in_order
-from .engine import single_rows
+from .engine import unpadded_single_rows
 from .image_formats import is_image_name
 from .plugins import check_codes, check_faces
 from .read import Unreadable, bounded_images, read_image, rgb_of
@@ -264,7 +264,7 @@ class FaceRegressor:
 
     def _faces(self, images: Sequence[np.ndarray], names: Sequence[str]) -> list[list[FaceCodes]]:
         """Faces of images: detect → crop → regress, as in an extraction. Warnings contain the name of the image."""
-        with single_rows():  # a network that gets a single row does not pad it to a full batch
+        with unpadded_single_rows():  # a batch of one row is not padded to a full batch
             checked = check_faces(self._detector, self._detector(images), len(images))
             detected = [in_order(faces) for faces in checked]
             pairs = [

@@ -55,7 +55,7 @@ _SINGLE = ContextVar("single rows", default=False)
 
 
 @contextmanager
-def single_rows() -> Iterator[None]:
+def unpadded_single_rows() -> Iterator[None]:
     """In this context, a network computes a single row as it is, instead of a batch that is filled with zeros.
 
     This is faster for single images. Codes may differ by 1e-5, so an extraction does not use it.

@@ -213,8 +213,8 @@ def _workers(jobs: int, backend: str, address: str | None, devices: tuple[str, .
 def _shards_per_task(todo: int, run: shards.Run, workers: _Workers) -> int:
     """Consecutive shards that a worker gets at a time.
 
-    Shards of videos are grouped, so that few frames are decoded by more than one worker; each worker gets the same
-    number of groups.
+    A task on a video first decodes the frames since the last key frame, which belong to the task before. Shards of
+    videos are grouped into long tasks, so that these frames are few; each worker gets the same number of tasks.
     """
     if workers.readers:
         return GPU_SHARDS_PER_TASK

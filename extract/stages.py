@@ -8,11 +8,11 @@ regress input → codes, in full batches of faces      :mod:`~ig3d.extract.regre
 write   outcomes and codes of a shard → HDF5         :mod:`~ig3d.features.store.writer`
 ======= ============================================ ================================================================
 
-:func:`extract_shards` has the only loop over images, and the functions below it are the stages, in order. A
-:class:`~ig3d.extract.batches.Batch` of images passes through them and gets an outcome for each of its rows; an error of
-one sample ends only that row. On the CPU, one process runs all stages. With a GPU, other processes read, detect and
-crop (:mod:`~ig3d.extract.reading_processes`), and the process that owns the GPU regresses and writes. If the detector
-too runs on the GPU, the other processes only read.
+:func:`extract_shards` pulls batches of images through the stages, the functions below it, in order. A
+:class:`~ig3d.extract.batches.Batch` gets an outcome for each of its rows; an error of one sample ends only that row. On
+the CPU, one process runs all stages. With a GPU, other processes read, detect and crop
+(:mod:`~ig3d.extract.reading_processes`), and the process that owns the GPU regresses and writes. If the detector too
+runs on the GPU, the other processes only read.
 """
 
 from __future__ import annotations
@@ -87,15 +87,15 @@ def extract_shards(
         else:
             to_crops = partial(read_detect_crop, root=root, detector=detector, needs=regressor.needs)
             batches = map(to_crops, batches_of(shards, size))
-        for number, finished in groupby(regress(batches, regressor, size), key=lambda batch: batch.shard):
-            counts += write(shards[number], [batch.rows for batch in finished], info, regressor)
+        for position, finished in groupby(regress(batches, regressor, size), key=lambda batch: batch.shard):
+            counts += write(shards[position], [batch.rows for batch in finished], info, regressor)
     return counts
 
 
 def extract_in_worker(
     shards: Sequence[Shard], root: str, config: ExtractConfig, info: StoreInfo, readers: int = 0
 ) -> Counter[str]:
-    """:func:`extract_shards` in a worker process, which an error of the device ends; a new one repeats the shards."""
+    """:func:`extract_shards` in a worker process. An error of the device ends it, and a new one repeats the shards."""
     try:
         return extract_shards(shards, root, config, info, readers)
     except DeviceError as error:
@@ -171,20 +171,21 @@ def detect(
     """The face of each image, by row: the stored one, or the detector's choice. Rows without a face are finished."""
     rows, boxes = batch.rows, batch.boxes
     faces = _stored_faces(batch, images, needs)
+    # rows without a stored box, or whose box lacks landmarks that the regressor needs
     searched = [row for row in images if row not in faces and not rows.status[row]]
-    stored = {row: boxes.face(row) for row in searched}
-    shown = {row: surroundings(images[row].pixels, stored[row]) for row in searched}
+    near = {row: boxes.face(row) for row in searched}  # face to search around; None: search the whole image
+    views = {row: surroundings(images[row].pixels, near[row]) for row in searched}  # pixels, top left corner
 
     def detected_faces(chosen: Sequence[int]) -> list[list[Face]]:
-        return check_faces(detector, detector([shown[row][0] for row in chosen]), len(chosen))
+        return check_faces(detector, detector([views[row][0] for row in chosen]), len(chosen))
 
     for chosen, detected in together_or_alone(detected_faces, searched):
         if isinstance(detected, Exception):
             batch.end(chosen[0], Status.failed, f"{type(detected).__name__}: {detected}")
             continue
         for row, of_image in zip(chosen, detected, strict=True):
-            if (box := stored[row]) is not None:
-                if (nearest := choose_overlapping(of_image, box.xyxy, shown[row][1])) is None:
+            if (box := near[row]) is not None:
+                if (nearest := choose_overlapping(of_image, box.xyxy, views[row][1])) is None:
                     batch.end(row, Status.no_face, "no face found around the box")
                 else:
                     rows.count[row], faces[row] = boxes.count[row], nearest
@@ -207,10 +208,14 @@ def detect(
 def _stored_faces(
     batch: Batch, images: Mapping[int, Image], needs: CropSpec | LandmarkSpec
 ) -> dict[int, Face]:
-    """Stored faces that need no detector. Rows that cannot have a face by their stored box are finished."""
+    """Stored faces that need no detector.
+
+    A row ends here if the store that gives the boxes has no face for it, if its box lies outside the image, or if its
+    file has changed.
+    """
     boxes, faces = batch.boxes, dict[int, Face]()
     for row, image in images.items():
-        if boxes.status[row] == Status.pending:
+        if boxes.status[row] == Status.pending:  # nothing is stored for this row
             continue
         face = boxes.face(row)
         if boxes.is_other_file(row, image.digest):
@@ -277,13 +282,13 @@ def regress(batches: Iterable[Batch], regressor: Regressor, size: int) -> Iterat
         while len(queue) >= size:
             started.append(Computation(regressor, queue.take(size)))
             if len(started) > 1:
-                started.popleft().store()
+                started.popleft().finish()
         while unfinished and unfinished[0].finished:
             yield unfinished.popleft()
     if len(queue):
         started.append(Computation(regressor, queue.take(size)))
     for computation in started:
-        computation.store()
+        computation.finish()
     yield from unfinished
 
 
@@ -306,10 +311,10 @@ class Computation:
         except Exception as exc:
             if is_device_error(exc):
                 raise
-            # store() calls the regressor again for all faces, and if that fails too, for each face alone
+            # finish() calls the regressor again for all faces, and if that fails too, for each face alone
 
-    def store(self) -> None:
-        """Write the codes to the rows of their batches. After an error, each face is computed alone."""
+    def finish(self) -> None:
+        """Wait for the codes and copy them to the rows of the batches. After an error, each face is computed alone."""
         faces = self._group.faces
         codes = Rows.pending(len(faces), dict(self._regressor.blocks)).codes
         problems = dict[int, str]()
@@ -351,7 +356,7 @@ class Computation:
 
 def write(shard: Shard, rows: Sequence[Rows], info: StoreInfo, regressor: Regressor) -> Counter[str]:
     """Write the store of a shard; returns its rows by status."""
-    if reduced := regressor.reduced_batches:
+    if reduced := regressor.reduced_batches:  # networks whose batch was halved for lack of memory
         info = replace(info, regressor={**info.regressor, "reduced_batches": reduced})
     outcomes = Rows.join(rows)
     with StoreWriter(shard.path, info, shard.samples, dict(regressor.blocks)) as writer:

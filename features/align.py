@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 _MAX_DROPPED_FOLDERS = 12
-# Whole ids and paths: unique in a dataset, which has no names that differ only in their suffix.
+# Levels that compare whole ids or paths. They are unique even without suffix: no dataset has both a.jpg and a.png.
 _STRICT = ("id", "path", "path without suffix", "id without suffix")
 # Names of columns and arrays that are always taken as ids.
 _ID_NAMES = ("id", "ids", "sample_id", "sample_ids")
@@ -66,7 +66,8 @@ class Alignment:
     level : str
         How ids and samples were compared (:func:`align`); empty if no id has a sample.
     several : (m,) bool
-        Ids that match several samples at a level that was not skipped, before every id was matched.
+        Ids that match several samples at one of the levels tried before all ids were matched; skipped levels do not
+        count.
     """
 
     rows: np.ndarray
@@ -196,8 +197,8 @@ def align_columns(
     ids : name -> (m,) str
         Columns of text that may hold the ids, the likeliest first.
     others : name -> (m,) str
-        Columns of whole numbers, used only if no text column matches; and columns of repeated text, which are only
-        checked for repeated file names.
+        Columns of whole numbers, used only if no text column matches; and columns of repeated text, which cannot be
+        ids (if they are file names, the error asks for whole paths).
     samples, source, to, allow_missing : as for :func:`align_or_raise`
 
     Returns
@@ -207,7 +208,8 @@ def align_columns(
 
     Raises
     ------
-    PredictionsError : no column matches, or two match different samples.
+    PredictionsError : no column matches; or two columns match equally many rows but different samples, and the first
+        is not named id, ids, sample_id or sample_ids.
     """
     matching: dict[str, Alignment] = {}
     refusals: list[PredictionsError] = []
@@ -264,7 +266,8 @@ def _align_numbers(
         alignment = align(cells, samples)
         if not alignment.complete:
             continue
-        # Numbers that count up in the file, but match samples in another order, are probably row numbers.
+        # Samples are sorted by id. Numbers that increase in the file, while the samples that they match do not, are
+        # probably row numbers.
         in_file_order, in_sample_order = increases(cells), bool((np.diff(alignment.rows) >= 0).all())
         if in_file_order and not in_sample_order and not plain(name).endswith("id"):
             raise PredictionsError(

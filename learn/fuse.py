@@ -98,10 +98,10 @@ def fuse_predictions(
     if custom_path(config.head) and fitted.final_head is not None:
         foreign = untrusted_types(fitted.final_head)
     if foreign:
-        diagnostics.append(diagnostic("head_not_saved", head=config.head, types=foreign))
+        diagnostics.append(diagnostic("model_not_saved_head", head=config.head, types=foreign))
     external = [name for name in config.rules if name not in RULES]
     if config.model and external:
-        diagnostics.append(diagnostic("rules_not_saved", rules=external))
+        diagnostics.append(diagnostic("model_not_saved_rules", rules=external))
     primary = config.primary_rule()
     crossfit = CrossFit(
         table, repeats, config.rules, primary, settings, config.controls, config.permutations, progress
@@ -188,7 +188,8 @@ def _drop_unusable_rules(config: FuseConfig, table: FusionTable) -> tuple[FuseCo
 
     Raises
     ------
-    UsageError : an option needs classes; a rule with options or the primary rule cannot be used; or no rule can be.
+    UsageError : an option needs classes; a rule that cannot be used is the primary rule or has options; or no rule can
+        be used.
     """
     if table.task == "va" and config.calibrate != "none":
         raise UsageError(
@@ -221,7 +222,7 @@ def _reasons_unusable(names: tuple[str, ...], config: FuseConfig, table: FusionT
 def _rule_settings(config: FuseConfig, table: FusionTable) -> RuleSettings:
     """Settings of the run that every rule gets."""
     candidates = tuple(name for name in config.rules if name != "selected")
-    if not candidates:  # selected alone chooses among the default rules
+    if not candidates:  # selected is the only rule of the run: it chooses among the default rules
         default = tuple(name for name in DEFAULT_RULES if name != "selected")
         reasons = _reasons_unusable(default, config, table)
         candidates = tuple(name for name in default if name not in reasons)
@@ -238,7 +239,7 @@ def _rule_settings(config: FuseConfig, table: FusionTable) -> RuleSettings:
 
 
 def _model(crossfit: CrossFit, head: Any, rules: dict[str, Rule]) -> FusionModel:
-    """The model to save: final head, and the rules fitted on the calibration rows with their class shares."""
+    """The model to save: final head, rules fitted on the calibration rows, and class shares of their predictions."""
     table, plan = crossfit.table, crossfit.plan
     shares = {}
     if table.task == "classes":

@@ -79,7 +79,7 @@ class Gate(Rule):
 
     def _standardised(self, inputs: np.ndarray) -> np.ndarray:
         z = (inputs - self.mean_) / self.spread_
-        # Limited to four standard deviations, because calibration rows are rare beyond.
+        # Limited to four standard deviations, because fitting rows are rare beyond.
         return np.clip(np.where(np.isfinite(z), z, 0.0), -4, 4)
 
     def fit(self, columns: Columns, y: np.ndarray, groups: np.ndarray | None = None) -> Gate:
@@ -106,11 +106,11 @@ class Gate(Rule):
             return _PENALTIES[0]
         losses = np.zeros(len(_PENALTIES))
         for number in range(_INNER_FOLDS):
-            inside, outside = fold != number, fold == number
+            fitted, held_out = fold != number, fold == number
             for index, penalty in enumerate(_PENALTIES):
-                coefficients = self._descend(z[inside], two[inside], three[inside], y[inside], penalty)
-                loss = self._loss(two[outside], three[outside], y[outside])
-                losses[index] += outside.sum() * loss(expit(_logits(z[outside], coefficients)))[0]
+                coefficients = self._descend(z[fitted], two[fitted], three[fitted], y[fitted], penalty)
+                loss = self._loss(two[held_out], three[held_out], y[held_out])
+                losses[index] += held_out.sum() * loss(expit(_logits(z[held_out], coefficients)))[0]
         return _PENALTIES[int(np.argmin(losses))]
 
     def _descend(

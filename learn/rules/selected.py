@@ -69,11 +69,11 @@ class Selected(Rule):
         """(n, k) out-of-fold predictions of a rule."""
         values = np.empty(columns.scores_2d.shape)
         for number in range(_INNER_FOLDS):
-            inside, outside = fold != number, fold == number
+            training, held_out = fold != number, fold == number
             fitted = clone(rule).fit(
-                columns.take(inside), y[inside], groups=None if groups is None else groups[inside]
+                columns.take(training), y[training], groups=None if groups is None else groups[training]
             )
-            values[outside] = fitted.apply(columns.take(outside))
+            values[held_out] = fitted.apply(columns.take(held_out))
         return values
 
     def apply(self, columns: Columns) -> np.ndarray:
