@@ -163,6 +163,6 @@ def test_fitted_offsets_are_named_and_what_a_rule_does_not_see_is_left_out(resul
     fitted = text[text.index("All fitted parameters") :]
     rows = re.findall(r"<tr><th scope=\"row\">([^<]*)</th><td>([^<]*)</td><td>([^<]*)</td>", fitted)
     calibrated = {name: value for name, what, value in rows if what == "3d"}
-    text = "temperature 1.5; offset (happy 0.25; sad −0.5; anger 0.25)"
+    text = "temperature (scores are divided by it) 1.5; offset (happy 0.25; sad −0.5; anger 0.25)"
     assert calibrated == dict.fromkeys(("weighted", "weighted (permuted)"), text)
     assert "happy 0.1; sad 0.2; anger 0.3" in fitted and "classes seen" not in fitted

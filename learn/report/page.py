@@ -33,7 +33,7 @@ _PARAMETERS = {
     "weight_3d_columns": "factor on the standardised 3D columns (smaller: stronger penalty)",
     "weight_code_columns": "factor on the standardised codes (smaller: stronger penalty)",
     "coefficient_of_3d_residuals": "common coefficient of the 3D scores, after the part explained by the 2D is removed",
-    "temperature": "temperature, by which the 2D scores are divided",
+    "temperature": "temperature (scores are divided by it)",
     "base": "2d-recalibrated, from which boosting starts",
     "inner_accuracy": "accuracy in inner folds",
     "inner_balanced": "balanced accuracy in inner folds",
