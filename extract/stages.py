@@ -171,7 +171,7 @@ def detect(
     """The face of each image, by row: the stored one, or the detector's choice. Rows without a face are finished."""
     rows, boxes = batch.rows, batch.boxes
     faces = _stored_faces(batch, images, needs)
-    # rows without a stored box, or whose box lacks landmarks that the regressor needs
+    # rows without a stored box, or whose box comes without the landmarks that the regressor needs
     searched = [row for row in images if row not in faces and not rows.status[row]]
     near = {row: boxes.face(row) for row in searched}  # face to search around; None: search the whole image
     views = {row: surroundings(images[row].pixels, near[row]) for row in searched}  # pixels, top left corner
