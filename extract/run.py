@@ -40,6 +40,8 @@ from .stages import extract_in_worker, extract_shards
 
 # Shards of a task on a GPU, so that the GPU rarely waits for the first images of a task.
 GPU_SHARDS_PER_TASK = 16
+# Rows from which on it takes seconds to join the shards, so that a line announces it.
+_SLOW_JOIN = 20_000
 # Reading processes of each cluster worker with a GPU.
 CLUSTER_READERS = 8
 
@@ -170,6 +172,8 @@ def extract_codes(
                 progress(rows_by_status)
         # Join: one store of all rows, in the order of the samples.
         paths = [run.shard_path(number) for number in range(run.n_shards)]
+        if len(listing) >= _SLOW_JOIN:
+            notify(f"joining {plural(run.n_shards, 'shard')} to {out}")
         write_joined(run.out, info, listing.samples, blocks, paths)
         run.end()
     return Summary(Path(out), dict(counts), time.monotonic() - started, resumed)

@@ -191,7 +191,9 @@ def test_a_container_is_recognised_by_itself(tmp_path: Path) -> None:
     samples = recognise(tmp_path / "x.zip")
     assert (samples.dataset, samples.classes) == ("zip", ("happy", "sad"))
     assert check_images(samples, jobs=1).sizes == {(24, 20): 2}
-    with pytest.raises(DatasetError, match=r"rafdb: .* is a file, not a dataset"):
+    with pytest.raises(DatasetError, match=r"folder: .* is a file, not a folder; pass --dataset zip"):
+        list_samples(tmp_path / "x.zip", "folder")
+    with pytest.raises(DatasetError, match=r"rafdb: .* is a file, not a folder; rafdb expects"):
         list_samples(tmp_path / "x.zip", "rafdb")
 
 

@@ -116,6 +116,18 @@ def test_one_and_four_workers_give_equal_stores(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.parts"))
 
 
+def test_long_joins_are_announced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listing, config, lines = (
+        list_samples(colour_folder(tmp_path / "data", 5), "folder"),
+        ExtractConfig(FAKE),
+        [],
+    )
+    extract_codes(listing, tmp_path / "a.h5", config, jobs=1, notify=lines.append)
+    monkeypatch.setattr(run, "_SLOW_JOIN", 10)
+    extract_codes(listing, tmp_path / "b.h5", config, jobs=1, notify=lines.append)
+    assert [line for line in lines if "joining" in line] == [f"joining 1 shard to {tmp_path / 'b.h5'}"]
+
+
 def test_a_finished_store_is_left_alone_and_another_run_is_refused(tmp_path: Path) -> None:
     root, out = colour_folder(tmp_path / "data", 5), tmp_path / "a.h5"
     extract(root, out, jobs=1).close()

@@ -221,6 +221,8 @@ def test_groups_that_are_not_known_are_ignored(tmp_path: Path) -> None:
 def test_not_there_and_not_hdf5(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no such store"):
         CodeStore(tmp_path / "a.h5")
+    with pytest.raises(StoreError, match="is a folder; pass a store"):
+        CodeStore(tmp_path)
     (tmp_path / "a.h5").write_text("hello")
     with pytest.raises(StoreError, match="is no HDF5 file; pass a store"):
         CodeStore(tmp_path / "a.h5")

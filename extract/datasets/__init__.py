@@ -43,6 +43,8 @@ ADAPTERS: Mapping[str, str] = {
     "zip": "ig3d.extract.datasets.zip_folders:ZipDataset",
     "folder": "ig3d.extract.datasets.folder:FolderDataset",
 }
+# Adapters of archives.
+_ARCHIVES = ("zip", "webdataset", "parquet")
 
 
 def adapter_of(name: str) -> Dataset:
@@ -127,7 +129,13 @@ def _root(root: str | Path, dataset: str, adapter: Dataset) -> Any:
         if not path.exists():
             raise LayoutError(f"{dataset}: {root} does not exist; check the path")
         kind = "a file" if path.is_file() else "a pipe or device"
-        raise LayoutError(f"{dataset}: {root} is {kind}, not a dataset; {adapter.layout} (docs/datasets.md)")
+        archive = next(
+            (name for name in _ARCHIVES if str(root).lower().endswith(adapter_of(name).suffix)), None
+        )
+        hint = f"{adapter.layout} (docs/datasets.md)"
+        if archive and dataset == "folder":
+            hint = f"pass --dataset {archive}"
+        raise LayoutError(f"{dataset}: {root} is {kind}, not a folder; {hint}")
     return path
 
 

@@ -63,6 +63,8 @@ class CodeStore:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        if self.path.is_dir():
+            raise StoreError(f"{path}: is a folder; pass a store of ig3d extract")
         if not self.path.is_file():
             raise StoreError(f"{path}: no such store; make one with ig3d extract")
         try:
