@@ -73,16 +73,18 @@ def train_2d(
     **options: Any,
 ) -> None:
     """Train a small 2D network on the train split of a dataset, if you have no 2D network."""
+    config = TrainConfig(**options)
+    predictions = out.with_suffix(".npz")
+    if out_of_fold:
+        output_file(predictions)
+    samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map, like=like)
+
     from ..networks.crop import default_crop
     from ..networks.out_of_fold import check_folds, write_out_of_fold
     from ..networks.train import describe_epoch, train_2d
 
-    config = TrainConfig(**options)
-    predictions = out.with_suffix(".npz")
     if out_of_fold:
         check_folds(out_of_fold)
-        output_file(predictions)
-    samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map, like=like)
     config = replace(config, crop=default_crop(samples, like) if crop is None else crop)
     result = train_2d(samples, config, out, progress=True)
     say_all(result.problems, result.notes)

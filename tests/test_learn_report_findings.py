@@ -300,3 +300,22 @@ def test_a_leak_leads_the_diagnostics(result):
     protocol = type(result.plan)(**{**vars(result.plan), "sentences": ("Reported: the test split.", leak)})
     found = findings(replace(result, plan=protocol))
     assert [of["text"] for of in found["diagnostics"]] == [leak.removeprefix("WARNING "), "made up"]
+
+
+def test_the_terminal_has_signed_differences_in_every_case(result):
+    """The same form for a claim, a loss, and differences in both directions."""
+    worse = changed(
+        result,
+        versus="2d",
+        metric="log_loss",
+        predictor="weighted",
+        numbers={"value": 0.2, "low": 0.1, "high": 0.3},
+    )
+    for shown in (result, worse):
+        primary = findings(shown)["primary"]
+        macros = text_environment().get_template("sentences.j2").module
+        lines = macros.evidence_lines(primary, False).splitlines()
+        assert lines[0] == "  weighted: change in log loss (lower is better)"
+        compared = [line for line in lines[1:] if " vs. " in line]
+        assert compared and all(line.strip()[0] in "+-" for line in compared), lines
+    assert "+0.2000 [+0.1000, +0.3000] vs. 2d" in lines[1]

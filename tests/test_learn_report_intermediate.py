@@ -50,7 +50,9 @@ def test_report_prints_answer_and_table(ig3d, folder: Path) -> None:
     gain = figure(read_run(folder / "linear").figures, "intermediate", "accuracy", versus="null-input")
     (line,) = [line for line in ended.stdout.splitlines() if line.startswith("intermediate  ")]
     assert interval(gain, "accuracy").partition(" ")[2] in line
-    assert "the module with codes raises accuracy (means over 2 trainings)" in ended.stdout
+    assert (
+        "the module with codes: change in accuracy (higher is better; means over 2 trainings)" in ended.stdout
+    )
     assert "means over 2 trainings" in ended.stdout
     assert ig3d("report", folder / "film").returncode == 0
 

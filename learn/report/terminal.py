@@ -6,7 +6,6 @@ import pandas as pd
 from rich.console import Console
 
 from ..evaluate.metrics import METRICS
-from ..evaluate.predictors import CONDITIONAL
 from ..result import Result
 from ..rules import RECALIBRATED
 from .columns import TERMINAL, columns_of, rows_of
@@ -95,9 +94,6 @@ def _legend(view: View) -> str:
         parts.append(f"* ** *** gain with {adjusted}p < .05, .01, .001{own}")
     if RECALIBRATED in view.references:
         parts.append("2d-recalibrated: 2d, recalibrated on the rows on which rules are fitted")
-    control = view.control(view.primary_rule)
-    if control is not None and control[1] == CONDITIONAL:
-        parts.append("conditional: codes permuted among rows with similar 2D predictions")
     if view.effect_rule == "selected":
         parts.append("selected: the rule with the best objective in inner folds")
     if view.partial and any(of.rows == "covered" for of in view.entries):
