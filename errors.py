@@ -88,7 +88,7 @@ class ModelError(Ig3dError):
 
 # Extra in pyproject.toml -> import names of the packages that it installs.
 _EXTRAS = {
-    "extract": "cv2 filelock numba openvino PIL pooch requests tflite",
+    "extract": "cv2 filelock numba openvino PIL requests tflite",
     "networks": "safetensors timm torch torchvision",
     "sfd": "face_alignment",
     "report": "jinja2 matplotlib",

@@ -4,14 +4,11 @@ The highest rate is the number of cores divided by the CPU time per image of all
 time and needs an idle machine; the first 64 rows of each worker, which include its start, are subtracted. Also printed
 are the CPU time of the stages relative to that of the run, which depends little on other programs, and the rate with
 the start. ``bench_gpu.py`` measures runs on a GPU.
-
-``--large`` measures the effect of scaled decoding of large photographs.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import resource
 import tempfile
@@ -25,7 +22,6 @@ import pandas as pd
 from bench_regressors import DECA, EMOCA, SMIRK
 from bench_regressors import write as write_weights
 from joblib import cpu_count
-from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from ig3d import ExtractConfig, extract_codes, list_samples
@@ -149,32 +145,6 @@ def repeated(listing: Listing, rows: int) -> Listing:
     return replace(listing, samples=table.assign(id=[f"{row:07d}" for row in range(rows)]))
 
 
-def large() -> None:
-    """Print the time of scaled decoding (libjpeg's smaller DCT) of large photographs."""
-    rng = np.random.default_rng(0)
-    for width, height in ((1000, 750), (4500, 3375)):
-        rough = rng.integers(0, 256, (height // 25, width // 25, 3), np.uint8)
-        smooth = np.asarray(
-            Image.fromarray(rough).resize((width, height), Image.Resampling.BICUBIC), np.int16
-        )
-        pixels = (smooth + rng.normal(0, 6, (height, width, 1))).clip(0, 255).astype(np.uint8)
-        coded = io.BytesIO()
-        Image.fromarray(pixels).save(coded, "JPEG", quality=92)
-
-        def decode_at(
-            scale: int, content: bytes = coded.getvalue(), size: tuple[int, int] = (width, height)
-        ) -> None:
-            image = Image.open(io.BytesIO(content))
-            image.draft("RGB", (size[0] // scale, size[1] // scale))
-            image.load()
-
-        times = {
-            scale: cost(lambda scale=scale: decode_at(scale), 1, time.process_time) for scale in (1, 2, 4, 8)
-        }
-        text = ", ".join(f"1/{scale} {seconds * 1e3:.1f} ms" for scale, seconds in times.items())
-        print(f"scaled decoding of {width} x {height} pixels, {coded.tell() // 1000} kB: {text}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=300)
@@ -184,7 +154,6 @@ def main() -> None:
     parser.add_argument("--jobs", default="1,2", help="numbers of workers, separated by commas")
     parser.add_argument("--regressors", default="facemesh,smirk")
     parser.add_argument("--detector", default=None, help="default: facemesh; none uses full images")
-    parser.add_argument("--large", action="store_true")
     args = parser.parse_args()
     jobs = [int(number) for number in args.jobs.split(",")]
     with tempfile.TemporaryDirectory() as folder:
@@ -203,8 +172,6 @@ def main() -> None:
                 device="cpu",
             )
             measure(listing, work / "faces", config, jobs, args.rows, work)
-        if args.large:
-            large()
 
 
 if __name__ == "__main__":

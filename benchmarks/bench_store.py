@@ -1,4 +1,4 @@
-"""Benchmark of reading a store against JSON files, npz and Parquet, and of chunk sizes and filters.
+"""Benchmark of reading a store against JSON files, npz and Parquet.
 
 Rows of SMIRK's full set of codes, 361 columns in six blocks. JSON files are read for a part of the rows, and the time
 is scaled up. All files are in the page cache, so that the disk does not matter. Figures are CPU times, the minimum
@@ -16,7 +16,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,12 +29,6 @@ from ig3d.features.values import Block, Rows, Status
 BLOCKS = {"expression": 50, "pose": 3, "jaw": 3, "eyelid": 2, "shape": 300, "camera": 3}
 SLICE = 1000
 STEP = 4096
-FILTERS = {
-    "none": {},
-    "fletcher32": {"fletcher32": True},
-    "lzf, shuffled": {"compression": "lzf", "shuffle": True, "fletcher32": True},
-    "gzip 1, shuffled": {"compression": "gzip", "compression_opts": 1, "shuffle": True, "fletcher32": True},
-}
 
 
 def best(call: Callable[[], object], rounds: int = 3) -> float:
@@ -139,38 +132,6 @@ def read_ids(path: Path) -> None:
         _ = store.samples
 
 
-def chunks(work: Path, codes: dict[str, np.ndarray]) -> None:
-    """Print size and times by chunk size and filter, for a block of 300 columns and one of 3."""
-    print(f"{'chunk':>8} {'filter':>17} {'MB':>7} {'write':>9} {'read all':>9} {f'{SLICE} rows':>10}")
-    rows = len(codes["shape"])
-    middle = slice(rows // 2, rows // 2 + SLICE)
-    for kilobytes in (16, 64, 256, 1024):
-        for label, options in FILTERS.items():
-            path = work / "chunks.h5"
-
-            def write(path: Path = path, kilobytes: int = kilobytes, options: dict = options) -> None:
-                with h5py.File(path, "w") as file:
-                    for name in ("shape", "pose"):
-                        width = codes[name].shape[1]
-                        length = min(rows, max(1, kilobytes * 1024 // (4 * width)))
-                        data = file.create_dataset(
-                            name, (rows, width), np.float32, chunks=(length, width), **options
-                        )
-                        for start in range(0, rows, 32):  # batch size of a run
-                            data[start : start + 32] = codes[name][start : start + 32]
-
-            def read(rows: slice, path: Path = path) -> None:
-                with h5py.File(path, "r") as file:
-                    _ = [file[name][rows] for name in ("shape", "pose")]
-
-            wrote = best(write, 1)
-            print(
-                f"{kilobytes:6d}kB {label:>17} {path.stat().st_size / 1e6:7.1f} {wrote * 1e3:6.0f} ms "
-                f"{best(lambda read=read: read(slice(None))) * 1e3:6.1f} ms "
-                f"{best(lambda read=read: read(middle)) * 1e3:7.2f} ms"
-            )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=20_000, help="number of rows; AffectNet has 290000")
@@ -184,7 +145,6 @@ def main() -> None:
         write_store(work / "codes.h5", ids, codes)
         write_others(work, ids, codes, min(args.json, args.rows))
         formats(work, args.rows, min(args.json, args.rows))
-        chunks(work, {name: values[:40_000] for name, values in codes.items()})
 
 
 if __name__ == "__main__":

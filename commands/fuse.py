@@ -106,7 +106,7 @@ def fuse(
         print_written(out, written)
     if plot is not None:
         plot_result(result, plot)
-        print(f"\n{plot}: differences of each rule to the references, with 95 % intervals")
+        print(f"\n{plot}: differences of each rule relative to the references, with 95 % intervals")
 
 
 def fuse_config(

@@ -1,10 +1,10 @@
-"""Reader of ``.tflite`` files: a checked graph of operators with its constants as NumPy arrays.
+"""Reader of ``.tflite`` files: a checked graph of operators, with its constants as NumPy arrays.
 
-The file is untrusted: every offset, size and index is checked here, in Python, so that no native reader sees it.
+Files are not trusted. Every offset, size and index is checked in Python, and no native reader opens the file.
 
 References
 ----------
-TensorFlow Lite's FlatBuffer schema, as the package ``tflite`` holds it.
+TensorFlow Lite's FlatBuffer schema, from the package ``tflite``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..errors import ModelError, require, shorten
 
 IDENTIFIER = b"TFL3"
 MAX_BYTES = 1 << 31
-# Elements of all tensors of one row together; the largest image networks need some 2e8.
+# Elements of all computed tensors for one image; the largest image networks need about 2e8.
 MAX_ELEMENTS = 1 << 29
 _MAX_DIMENSIONS = 6
 
@@ -31,7 +31,7 @@ _READ_ERRORS = (
     AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError, struct.error,
 )  # fmt: skip
 
-# operator -> the schema's table of its options; operators without one have none
+# Operator -> table of its options in the schema; other operators have no options.
 OPTIONS = {
     "ADD": "AddOptions",
     "AVERAGE_POOL_2D": "Pool2DOptions",
@@ -75,9 +75,10 @@ class Tensor:
     dtype : str
         ``float32``, ``int8``, ...
     value : array or None
-        Of a constant: float32 where the file has floating-point or quantised values, else integers.
-    scale, zero_point : float and int, or None
-        Quantisation of what is computed.
+        The constant: float32 for floating-point and quantised values, else integers; None for a computed tensor.
+    scale : float or None
+    zero_point : int
+        Quantisation of a computed tensor; ``scale`` is None if it is not quantised.
     """
 
     name: str
@@ -90,7 +91,7 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """An operator: its name in the schema, indexes of its tensors (-1: left out), and its options by name."""
+    """An operator: name in the schema, indexes of its tensors (-1 for one that is left out), and options by name."""
 
     kind: str
     inputs: tuple[int, ...]
@@ -100,7 +101,7 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A graph whose indexes are all valid.
+    """A graph; all indexes of tensors are valid.
 
     Attributes
     ----------
@@ -108,7 +109,7 @@ class Graph:
         For messages.
     tensors : tuple of Tensor
     operators : tuple of Operator
-        In the order of calculation.
+        In the order of computation.
     inputs, outputs : indexes of tensors
     """
 
@@ -124,12 +125,14 @@ def read_file(path: Path) -> bytes:
 
     Raises
     ------
-    ModelError : it cannot be read, or is larger than a FlatBuffer can be.
+    ModelError : the file cannot be read, or is larger than a FlatBuffer can be.
     """
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
-            raise ModelError(f"{path}: {size} bytes; a .tflite file has at most {MAX_BYTES}")
+            raise ModelError(
+                f"{path}: has {size} bytes, but a .tflite file has at most {MAX_BYTES}; check the path"
+            )
         return path.read_bytes()
     except OSError as exc:
         raise ModelError(f"{path}: cannot be read ({exc.strerror})") from exc
@@ -142,11 +145,11 @@ def read_graph(content: bytes, name: str) -> Graph:
     ----------
     content : bytes
     name : str
-        Opens every message.
+        Beginning of every message.
 
     Raises
     ------
-    ModelError : damaged, another kind of file, too large, or beyond what :mod:`ig3d.extract.tflite_ops` has.
+    ModelError : the file is damaged, of another kind, or too large.
     MissingExtra : the package ``tflite`` is not installed.
     """
     if content[4:8] != IDENTIFIER:
@@ -165,6 +168,8 @@ def read_graph(content: bytes, name: str) -> Graph:
 
 
 class _Reader:
+    """Reads the graph of one file; ``schema`` is the package ``tflite``."""
+
     def __init__(self, content: bytes, name: str, schema: Any) -> None:
         self._content, self._name, self._schema = content, name, schema
         self._dtypes = {
@@ -185,7 +190,7 @@ class _Reader:
         tensors = tuple(
             self._tensor(model, graph.Tensors(i)) for i in range(self._count(graph.TensorsLength()))
         )
-        # before any array of such a shape is made
+        # checked before any array of such a shape is created
         elements = sum(math.prod(tensor.shape) for tensor in tensors if tensor.value is None)
         if elements > MAX_ELEMENTS:
             raise ModelError(
@@ -213,19 +218,20 @@ class _Reader:
         return Graph(self._name, tensors, operators, inputs, outputs)
 
     def _count(self, length: int) -> int:
-        """A vector's length, where the file can hold so many entries."""
+        """The length of a vector; raises an error if it is more than fits into the file."""
         if not 0 <= length <= len(self._content) // 4:
             raise ValueError(f"a list of {length} entries")
         return length
 
-    def _indexes(self, length: Callable[[], int], item: Callable[[int], int], most: int) -> tuple[int, ...]:
-        found = tuple(int(item(i)) for i in range(self._count(length())))
-        if any(not -1 <= index < most for index in found):
-            raise ValueError(f"tensor indexes {shorten(str(found), 40)} of {most}")
-        return found
+    def _indexes(self, length: Callable[[], int], item: Callable[[int], int], count: int) -> tuple[int, ...]:
+        """Indexes of tensors, from -1 to ``count`` - 1."""
+        indexes = tuple(int(item(i)) for i in range(self._count(length())))
+        if any(not -1 <= index < count for index in indexes):
+            raise ValueError(f"tensor indexes {shorten(str(indexes), 40)} of {count}")
+        return indexes
 
     def _kind(self, code: Any) -> str:
-        # older files have the number in the first field alone, newer ones of large numbers in the second
+        # older files have the number in the first field only; large numbers are in the second
         number = max(code.DeprecatedBuiltinCode(), code.BuiltinCode())
         kind = self._kinds.get(number, f"number {number}")
         if kind == "CUSTOM":
@@ -238,7 +244,9 @@ class _Reader:
         dtype = self._dtypes.get(tensor.Type())
         if dtype is None or tensor.Sparsity() is not None:
             kind = "sparse" if dtype else f"of type {tensor.Type()}"
-            raise ModelError(f"{self._name}: tensor {name!r} is {kind}; export it with dense numbers")
+            raise ModelError(
+                f"{self._name}: tensor {name!r} is {kind}; export the network with dense numbers"
+            )
         shape = tuple(int(tensor.Shape(i)) for i in range(self._count(tensor.ShapeLength())))
         if len(shape) > _MAX_DIMENSIONS or min(shape, default=1) < 0:
             raise ValueError(f"tensor {name!r} of shape {shorten(str(shape), 40)}")
@@ -257,15 +265,17 @@ class _Reader:
 
     def _value(self, buffer: Any, dtype: str, shape: tuple[int, ...], name: str) -> np.ndarray | None:
         if buffer.Offset() > 1 or buffer.Size() > 1:
-            raise ModelError(f"{self._name}: constants outside of the FlatBuffer; export a file below 2 GB")
+            raise ModelError(
+                f"{self._name}: has constants outside of the FlatBuffer; export a file below 2 GB"
+            )
         size = buffer.DataLength()
-        wanted = math.prod(shape) * np.dtype(dtype).itemsize
-        if not size and wanted:
+        expected = math.prod(shape) * np.dtype(dtype).itemsize
+        if not size and expected:
             return None
-        if size != wanted:
+        if size != expected:
             raise ValueError(f"tensor {name!r} of shape {shape} in {size} bytes")
         stored = buffer.DataAsNumpy() if size else b""
-        # a copy: what the file has need not be aligned
+        # a copy, because bytes of the file may not be aligned
         return np.frombuffer(bytes(stored), np.dtype(dtype).newbyteorder("<")).reshape(shape).astype(dtype)
 
     def _quantisation(self, tensor: Any) -> tuple[list[float], list[int]]:
@@ -304,7 +314,7 @@ class _Reader:
 
 
 def _option(table: Any, part: str) -> Any:
-    """A field of an options table; of a vector a tuple of at most six numbers."""
+    """Value of a field of an options table; a vector is a tuple of at most six numbers."""
     if hasattr(table, f"{part}Length"):
         count = getattr(table, f"{part}Length")()
         if not 0 <= count <= _MAX_DIMENSIONS:
@@ -314,7 +324,7 @@ def _option(table: Any, part: str) -> Any:
 
 
 def _real(value: np.ndarray, scales: list[float], zeros: list[int], axis: int) -> np.ndarray:
-    """float32 of floating-point and quantised constants; integers as they are."""
+    """Floating-point and quantised constants as float32; other integers are not converted."""
     if value.dtype.kind == "f":
         return value.astype(np.float32)
     if not scales:

@@ -12,6 +12,7 @@ import openvino.opset13 as ops
 
 from .tflite import Graph
 from .tflite_ops import apply
+from .tflite_rows import Window
 
 _TO_IMAGES, _TO_PLANES = (0, 2, 3, 1), (0, 3, 1, 2)
 _UNARY = {
@@ -44,9 +45,9 @@ def build_model(graph: Graph, batch: int) -> openvino.Model:
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """An output of a node; ``planes``: it is (n, channels, height, width), as convolutions want images.
+    """Output of a node; with ``planes``, it is (n, channels, height, width), the order of OpenVINO's convolutions.
 
-    OpenVINO does not move transposes past every operator by itself, so images stay that way as long as possible.
+    Images keep this order as long as possible, because OpenVINO does not move transposes past every operator.
     """
 
     node: Any
@@ -100,18 +101,8 @@ class _Kernels:
         part = self.binary("mul", _Value(negative.output(0), x.planes), slope)
         return self.binary("add", _Value(ops.relu(x.node).output(0), x.planes), part)
 
-    def conv(
-        self,
-        x: _Value,
-        weight: np.ndarray,
-        *,
-        stride: Sequence[int],
-        dilation: Sequence[int],
-        low: Sequence[int],
-        high: Sequence[int],
-        groups: int,
-    ) -> _Value:
-        layout = [list(stride), list(low), list(high), list(dilation)]
+    def conv(self, x: _Value, weight: np.ndarray, window: Window, groups: int) -> _Value:
+        layout = [list(part) for part in (window.stride, window.low, window.high, window.dilation)]
         if groups == 1:
             node = ops.convolution(self.planes(x), _constant(weight), *layout)
         else:
@@ -119,29 +110,17 @@ class _Kernels:
             node = ops.group_convolution(self.planes(x), _constant(parts), *layout)
         return _Value(node.output(0), planes=True)
 
-    def conv_transposed(
-        self, x: _Value, weight: np.ndarray, *, stride: Sequence[int], low: Sequence[int], high: Sequence[int]
-    ) -> _Value:
-        node = ops.convolution_backprop_data(
-            self.planes(x), _constant(weight), list(stride), pads_begin=list(low), pads_end=list(high)
-        )
+    def conv_transposed(self, x: _Value, weight: np.ndarray, window: Window) -> _Value:
+        cut = {"pads_begin": list(window.low), "pads_end": list(window.high)}
+        node = ops.convolution_backprop_data(self.planes(x), _constant(weight), list(window.stride), **cut)
         return _Value(node.output(0), planes=True)
 
-    def pool(
-        self,
-        name: str,
-        x: _Value,
-        *,
-        size: Sequence[int],
-        stride: Sequence[int],
-        low: Sequence[int],
-        high: Sequence[int],
-    ) -> _Value:
-        layout = list(low), list(high), list(size)
+    def pool(self, name: str, x: _Value, window: Window) -> _Value:
+        stride, *layout = (list(part) for part in (window.stride, window.low, window.high, window.size))
         if name == "max":
-            node = ops.max_pool(self.planes(x), list(stride), [1, 1], *layout)
+            node = ops.max_pool(self.planes(x), stride, [1, 1], *layout)
         else:
-            node = ops.avg_pool(self.planes(x), list(stride), *layout, exclude_pad=True)
+            node = ops.avg_pool(self.planes(x), stride, *layout, exclude_pad=True)
         return _Value(node.output(0), planes=True)
 
     def pad(self, x: _Value, low: Sequence[int], high: Sequence[int], value: float) -> _Value:
@@ -161,18 +140,18 @@ class _Kernels:
         return _Value(ops.concat(nodes, _TO_PLANES.index(axis) if planes else axis).output(0), planes)
 
     def slice(self, x: _Value, axis: int, index: range) -> _Value:
-        place = _TO_PLANES.index(axis) if x.planes else axis
-        # past the first element, from which a negative step would count again from the end
+        axis = _TO_PLANES.index(axis) if x.planes else axis
+        # -1, the end of a range with a negative step, would be the last element
         stop = index.stop if index.stop >= 0 else -(2**31)
-        bounds = [_indexes([number]) for number in (index.start, stop, index.step, place)]
+        bounds = [_indexes([number]) for number in (index.start, stop, index.step, axis)]
         return _Value(ops.slice(x.node, *bounds).output(0), x.planes)
 
     def reduce(self, name: str, x: _Value, axes: Sequence[int], keep: bool) -> _Value:
         # the order of the axes that remain is the same in both layouts
         same = x.planes and (keep or {1, 2} <= set(axes))
         node = x.node if same else self.plain(x)
-        places = [_TO_PLANES.index(axis) if same else axis for axis in axes]
-        return _Value(_REDUCE[name](node, _indexes(places), keep).output(0), same and keep)
+        axes = [_TO_PLANES.index(axis) if same else axis for axis in axes]
+        return _Value(_REDUCE[name](node, _indexes(axes), keep).output(0), same and keep)
 
     def softmax(self, x: _Value) -> _Value:
         node = self.plain(x)
@@ -185,16 +164,13 @@ class _Kernels:
     def resize(
         self, name: str, x: _Value, size: Sequence[int], *, align_corners: bool, half_pixel: bool
     ) -> _Value:
+        coordinates = "align_corners" if align_corners else "half_pixel" if half_pixel else "asymmetric"
         node = ops.interpolate(
             self.planes(x),
             _indexes(size),
             mode="linear_onnx" if name == "linear" else "nearest",
             shape_calculation_mode="sizes",
-            coordinate_transformation_mode="align_corners"
-            if align_corners
-            else "half_pixel"
-            if half_pixel
-            else "asymmetric",
+            coordinate_transformation_mode=coordinates,
             nearest_mode="round_prefer_ceil" if align_corners else "floor",
             axes=_indexes([2, 3]),
         )

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ..errors import ModelError, shorten
 from .tflite import MAX_ELEMENTS, Graph, Operator
-from .tflite_rows import Arithmetic, Kernels, Rows, Value, beside
+from .tflite_rows import Arithmetic, Kernels, Rows, Value, Window, beside
 
-_SAME = 0  # the schema's Padding
-# values pass as they are, so that they need not be rounded again
+_SAME = 0  # value of the schema's Padding
+# Operators that only move values: quantised values are not rounded again.
 _MOVING = ("MAX_POOL_2D", "PAD", "RESHAPE", "SLICE", "SQUEEZE", "STRIDED_SLICE", "TRANSPOSE", "EXPAND_DIMS")
 
-# Raised by NumPy, OpenVINO and torch where sizes do not fit each other.
+# Errors of NumPy, OpenVINO and torch for sizes that do not fit each other.
 _MISFIT = (ArithmeticError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 
 UNARY = {
@@ -29,19 +30,22 @@ BINARY = {
 }  # fmt: skip
 _CLAMPED = {"RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0), "RELU_0_TO_1": (0.0, 1.0)}
 _REDUCED = {"MEAN": "mean", "SUM": "sum", "REDUCE_MAX": "max", "REDUCE_MIN": "min"}
-# of options' FusedActivationFunction
+# Option FusedActivationFunction -> operator
 _FUSED = {1: "RELU", 2: "RELU_N1_TO_1", 3: "RELU6", 4: "TANH"}
 
 
 def apply(graph: Graph, kernels: Kernels, inputs: Sequence[Any]) -> list[Any]:
-    """Outputs of a graph.
+    """Compute a graph with the kernels of a runtime.
 
     Parameters
     ----------
     graph : Graph
     kernels : Kernels
-        Of the runtime.
     inputs : values of the runtime, (batch, ...)
+
+    Returns
+    -------
+    list of values of the runtime, (batch, ...) : the outputs
 
     Raises
     ------
@@ -58,11 +62,10 @@ def apply(graph: Graph, kernels: Kernels, inputs: Sequence[Any]) -> list[Any]:
         if operator.kind not in OPERATORS:
             raise ModelError(f"{where} is not supported; docs/networks.md lists the operators that are")
         try:
-            absent = [index for index in operator.inputs if index >= 0 and index not in values]
+            absent = [index for index in _present(operator.inputs) if index not in values]
             if absent:
                 raise ValueError(f"tensor {absent[0]} is not computed yet")
-            given = [None if index < 0 else values[index] for index in operator.inputs]
-            results = _results(run, operator, given)
+            results = _results(run, operator, [values[index] for index in _present(operator.inputs)])
             for index, value in zip(operator.outputs, results, strict=True):
                 elements = math.prod(value.shape)
                 if elements > MAX_ELEMENTS:
@@ -79,8 +82,8 @@ def apply(graph: Graph, kernels: Kernels, inputs: Sequence[Any]) -> list[Any]:
     return [rows.data for rows in outputs]
 
 
-def _results(run: Arithmetic, operator: Operator, given: list[Value | None]) -> list[Value]:
-    result = OPERATORS[operator.kind](run, operator, *given)
+def _results(run: Arithmetic, operator: Operator, operands: list[Value]) -> list[Value]:
+    result = OPERATORS[operator.kind](run, operator, *operands)
     results = result if isinstance(result, list) else [result]
     fused = operator.options.get("FusedActivationFunction", 0)
     if not fused:
@@ -89,8 +92,27 @@ def _results(run: Arithmetic, operator: Operator, given: list[Value | None]) -> 
     return [OPERATORS[kind](run, Operator(kind, (), ()), value) for value in results]
 
 
+def _present(inputs: Sequence[int]) -> Sequence[int]:
+    """Indexes of the operands; optional ones at the end, such as biases, may be left out (-1)."""
+    while inputs and inputs[-1] < 0:
+        inputs = inputs[:-1]
+    if min(inputs, default=0) < 0:
+        raise ValueError("an operand is missing")
+    return inputs
+
+
+def _window(
+    op: Operator, sides: Sequence[int], size: Sequence[int], dilation: Sequence[int] = (1, 1)
+) -> Window:
+    """Window of an operator on images of height and width ``sides``."""
+    stride = op.options["StrideH"], op.options["StrideW"]
+    extent = [(side - 1) * step + 1 for side, step in zip(size, dilation, strict=True)]
+    low, high = _padding(op.options["Padding"], sides, extent, stride)
+    return Window(tuple(size), stride, low, high, tuple(dilation))
+
+
 def _padding(kind: int, sides: Sequence[int], size: Sequence[int], stride: Sequence[int]) -> Any:
-    """Padding before and after each side."""
+    """Padding before and after height and width."""
     if min(*size, *stride, *sides) < 1:
         raise ValueError(f"window {tuple(size)}, stride {tuple(stride)} on {tuple(sides)}")
     if kind != _SAME:
@@ -104,28 +126,34 @@ def _padding(kind: int, sides: Sequence[int], size: Sequence[int], stride: Seque
     return tuple(total // 2 for total in totals), tuple(total - total // 2 for total in totals)
 
 
-def _array(value: Value | None, what: str) -> np.ndarray:
+def _computed(value: Value) -> Rows:
+    """The operand; raises an error for a constant."""
+    if not isinstance(value, Rows):
+        raise ValueError("the operand is constant")
+    return value
+
+
+def _array(value: Value, what: str) -> np.ndarray:
+    """The constant; ``what`` names it in errors."""
     if not isinstance(value, np.ndarray):
         raise ValueError(f"{what} are not constant")
     return value
 
 
-def _numbers(value: Value | None, what: str) -> np.ndarray:
+def _numbers(value: Value, what: str) -> np.ndarray:
     return _array(value, what).astype(np.float32)
 
 
-def _integers(value: Value | None, what: str) -> list[int]:
+def _integers(value: Value, what: str) -> list[int]:
     array = _array(value, what)
     if array.dtype.kind not in "iu":
         raise ValueError(f"{what} of type {array.dtype}")
     return [int(number) for number in array.ravel()]
 
 
-def _convolution(
-    run: Arithmetic, op: Operator, x: Value | None, w: Value | None, b: Value | None = None
-) -> Value:
+def _convolution(run: Arithmetic, op: Operator, x: Value, w: Value, b: Value | None = None) -> Value:
     data, back = run.images(x)
-    weight, options = _numbers(w, "weights"), op.options
+    weight = _numbers(w, "weights")
     if weight.ndim != 4:
         raise ValueError(f"weights of shape {weight.shape}")
     channels = data.shape[3]
@@ -139,20 +167,9 @@ def _convolution(
         groups = channels // weight.shape[1]
     if groups < 1 or groups * weight.shape[1] != channels or weight.shape[0] % groups:
         raise ValueError(f"{channels} channels, {groups} groups, weights {weight.shape}")
-    stride = options["StrideH"], options["StrideW"]
-    dilation = options["DilationHFactor"], options["DilationWFactor"]
-    size = [(side - 1) * step + 1 for side, step in zip(weight.shape[2:], dilation, strict=True)]
-    low, high = _padding(options["Padding"], data.shape[1:3], size, stride)
-    result = run.k.conv(
-        data,
-        np.ascontiguousarray(weight),
-        stride=stride,
-        dilation=dilation,
-        low=low,
-        high=high,
-        groups=groups,
-    )
-    return back(_biased(run, result, b))
+    dilation = op.options["DilationHFactor"], op.options["DilationWFactor"]
+    window = _window(op, data.shape[1:3], weight.shape[2:], dilation)
+    return back(_biased(run, run.k.conv(data, np.ascontiguousarray(weight), window, groups), b))
 
 
 def _biased(run: Arithmetic, data: Any, bias: Value | None) -> Any:
@@ -167,40 +184,37 @@ def _biased(run: Arithmetic, data: Any, bias: Value | None) -> Any:
 def _transposed(
     run: Arithmetic,
     op: Operator,
-    shape: Value | None,
-    w: Value | None,
-    x: Value | None,
+    shape: Value,
+    w: Value,
+    x: Value,
     b: Value | None = None,
 ) -> Value:
     data, back = run.images(x)
     weight, sides = _numbers(w, "weights"), _integers(shape, "sizes")[1:3]
     if weight.ndim != 4 or weight.shape[3] != data.shape[3]:
         raise ValueError(f"weights of shape {weight.shape} for {data.shape[3]} channels")
-    stride = op.options["StrideH"], op.options["StrideW"]
-    low, high = _padding(op.options["Padding"], sides, weight.shape[1:3], stride)
+    window = _window(op, sides, weight.shape[1:3])
     full = [
-        (side - 1) * step + window
-        for side, step, window in zip(data.shape[1:3], stride, weight.shape[1:3], strict=True)
+        (side - 1) * step + length
+        for side, step, length in zip(data.shape[1:3], window.stride, window.size, strict=True)
     ]
-    high = [whole - before - side for whole, before, side in zip(full, low, sides, strict=True)]
+    high = tuple(whole - before - side for whole, before, side in zip(full, window.low, sides, strict=True))
     if min(high) < 0:
         raise ValueError(f"size {sides} of {full}")
-    moved = np.ascontiguousarray(weight.transpose(3, 0, 1, 2))
-    return back(_biased(run, run.k.conv_transposed(data, moved, stride=stride, low=low, high=high), b))
+    weight = np.ascontiguousarray(weight.transpose(3, 0, 1, 2))
+    return back(_biased(run, run.k.conv_transposed(data, weight, replace(window, high=high)), b))
 
 
-def _pool(run: Arithmetic, op: Operator, x: Value | None) -> Value:
+def _pool(run: Arithmetic, op: Operator, x: Value) -> Value:
     data, back = run.images(x)
     size = op.options["FilterHeight"], op.options["FilterWidth"]
-    stride = op.options["StrideH"], op.options["StrideW"]
-    low, high = _padding(op.options["Padding"], data.shape[1:3], size, stride)
     name = "max" if op.kind == "MAX_POOL_2D" else "mean"
-    return back(run.k.pool(name, data, size=size, stride=stride, low=low, high=high))
+    return back(run.k.pool(name, data, _window(op, data.shape[1:3], size)))
 
 
-def _dense(run: Arithmetic, op: Operator, x: Value | None, w: Value | None, b: Value | None = None) -> Value:
-    weight = _numbers(w, "weights")
-    if not isinstance(x, Rows) or weight.ndim != 2 or op.options.get("WeightsFormat"):
+def _dense(run: Arithmetic, op: Operator, x: Value, w: Value, b: Value | None = None) -> Value:
+    x, weight = _computed(x), _numbers(w, "weights")
+    if weight.ndim != 2 or op.options.get("WeightsFormat"):
         raise ValueError(f"weights of shape {weight.shape}")
     width, batch = weight.shape[1], x.data.shape[0]
     rows = math.prod(x.shape) // width
@@ -213,29 +227,23 @@ def _dense(run: Arithmetic, op: Operator, x: Value | None, w: Value | None, b: V
     return Rows(result, lead=rows == 1)
 
 
-def _pad(
-    run: Arithmetic, op: Operator, x: Value | None, amounts: Value | None, fill: Value | None = None
-) -> Value:
-    if not isinstance(x, Rows):
-        raise ValueError("what is padded is constant")
-    pairs = _array(amounts, "amounts").astype(int)
+def _pad(run: Arithmetic, op: Operator, x: Value, amounts: Value, fill: Value | None = None) -> Value:
+    x, pairs = _computed(x), _array(amounts, "amounts").astype(int)
     if pairs.shape != (len(x.shape), 2) or pairs.min(initial=0) < 0:
         raise ValueError(f"amounts of shape {pairs.shape}")
     # before anything is allocated
     if math.prod(int(side) for side in np.array(x.shape) + pairs.sum(1)) > MAX_ELEMENTS:
         raise ValueError(f"amounts {pairs.tolist()}")
     axes = [axis for axis in range(len(pairs)) if pairs[axis].any()]
-    data, places, back = run.along(x, axes)
+    data, data_axes, back = run.along(x, axes)
     low, high = ([0] * len(data.shape) for _ in range(2))
-    for axis, place in zip(axes, places, strict=True):
-        low[place], high[place] = map(int, pairs[axis])
+    for axis, data_axis in zip(axes, data_axes, strict=True):
+        low[data_axis], high[data_axis] = map(int, pairs[axis])
     value = float(_array(fill, "values").ravel()[0]) if fill is not None else 0.0
     return back(run.k.pad(data, low, high, value))
 
 
-def _shaped(run: Arithmetic, x: Value | None, shape: Sequence[int]) -> Value:
-    if x is None:
-        raise ValueError("an operand is missing")
+def _shaped(run: Arithmetic, x: Value, shape: Sequence[int]) -> Value:
     shape = list(shape)
     elements = math.prod(x.shape)
     if shape.count(-1) == 1:
@@ -250,28 +258,26 @@ def _shaped(run: Arithmetic, x: Value | None, shape: Sequence[int]) -> Value:
     return Rows(x.data if tuple(x.data.shape) == wanted else run.k.reshape(x.data, wanted), lead)
 
 
-def _reshape(run: Arithmetic, op: Operator, x: Value | None, shape: Value | None = None) -> Value:
+def _reshape(run: Arithmetic, op: Operator, x: Value, shape: Value | None = None) -> Value:
     return _shaped(run, x, op.options["NewShape"] if shape is None else _integers(shape, "sizes"))
 
 
-def _squeeze(run: Arithmetic, op: Operator, x: Value | None) -> Value:
-    old = x.shape if x is not None else ()
-    axes = [axis % len(old) for axis in op.options.get("SqueezeDims", ())]
-    return _shaped(
-        run, x, [side for axis, side in enumerate(old) if side != 1 or (axes and axis not in axes)]
-    )
+def _squeeze(run: Arithmetic, op: Operator, x: Value) -> Value:
+    axes = [axis % len(x.shape) for axis in op.options.get("SqueezeDims", ())]
+    kept = [side for axis, side in enumerate(x.shape) if side != 1 or (axes and axis not in axes)]
+    return _shaped(run, x, kept)
 
 
-def _expand(run: Arithmetic, op: Operator, x: Value | None, axis: Value | None) -> Value:
-    shape = list(x.shape) if x is not None else []
-    (place,) = _integers(axis, "axes")
-    shape.insert(place % (len(shape) + 1), 1)
+def _expand(run: Arithmetic, op: Operator, x: Value, axis: Value) -> Value:
+    shape = list(x.shape)
+    (position,) = _integers(axis, "axes")
+    shape.insert(position % (len(shape) + 1), 1)
     return _shaped(run, x, shape)
 
 
-def _transpose(run: Arithmetic, op: Operator, x: Value | None, order: Value | None) -> Value:
+def _transpose(run: Arithmetic, op: Operator, x: Value, order: Value) -> Value:
     axes = _integers(order, "axes")
-    if x is None or sorted(axes) != list(range(len(x.shape))):
+    if sorted(axes) != list(range(len(x.shape))):
         raise ValueError(f"axes {axes}")
     if isinstance(x, np.ndarray):
         return x.transpose(axes)
@@ -280,7 +286,7 @@ def _transpose(run: Arithmetic, op: Operator, x: Value | None, order: Value | No
     return run.settle(run.k.transpose(run.with_rank(x, len(axes)), [0, *(axis + 1 for axis in axes)]))
 
 
-def _concatenation(run: Arithmetic, op: Operator, *parts: Value | None) -> Value:
+def _concatenation(run: Arithmetic, op: Operator, *parts: Value) -> Value:
     axis = op.options["Axis"]
     if all(isinstance(part, np.ndarray) for part in parts):
         return np.concatenate([part for part in parts if isinstance(part, np.ndarray)], axis)
@@ -294,7 +300,7 @@ def _concatenation(run: Arithmetic, op: Operator, *parts: Value | None) -> Value
     return run.settle(run.k.concat([run.with_rank(part, rank) for part in rows], axis % rank + 1))
 
 
-def _pack(run: Arithmetic, op: Operator, *parts: Value | None) -> Value:
+def _pack(run: Arithmetic, op: Operator, *parts: Value) -> Value:
     axis = op.options.get("Axis", 0)
     if all(isinstance(part, np.ndarray) for part in parts):
         return np.stack([part for part in parts if isinstance(part, np.ndarray)], axis)
@@ -305,12 +311,12 @@ def _pack(run: Arithmetic, op: Operator, *parts: Value | None) -> Value:
 def _strided_slice(
     run: Arithmetic,
     op: Operator,
-    x: Value | None,
-    begin: Value | None,
-    end: Value | None,
-    strides: Value | None,
+    x: Value,
+    begin: Value,
+    end: Value,
+    strides: Value,
 ) -> Value:
-    options, shape = op.options, x.shape if x is not None else ()
+    options, shape = op.options, x.shape
     starts, stops, steps = (_integers(value, "bounds") for value in (begin, end, strides))
     if (
         options.get("EllipsisMask")
@@ -334,59 +340,49 @@ def _strided_slice(
     return _shaped(run, result, [len(index) for index, side in zip(whole, kept, strict=True) if side != -1])
 
 
-def _slice(run: Arithmetic, op: Operator, x: Value | None, begin: Value | None, size: Value | None) -> Value:
-    starts, sizes, shape = (
-        _integers(begin, "bounds"),
-        _integers(size, "sizes"),
-        x.shape if x is not None else (),
-    )
+def _slice(run: Arithmetic, op: Operator, x: Value, begin: Value, size: Value) -> Value:
+    starts, sizes = _integers(begin, "bounds"), _integers(size, "sizes")
     indexes = [
         range(side)[start : None if length < 0 else start + length]
-        for start, length, side in zip(starts, sizes, shape, strict=True)
+        for start, length, side in zip(starts, sizes, x.shape, strict=True)
     ]
     return _sliced(run, x, indexes)
 
 
-def _sliced(run: Arithmetic, x: Value | None, indexes: Sequence[range]) -> Value:
-    if x is None or any(not index for index in indexes):
+def _sliced(run: Arithmetic, x: Value, indexes: Sequence[range]) -> Value:
+    if not all(indexes):
         raise ValueError("an empty slice")
     if isinstance(x, np.ndarray):
         return x[np.ix_(*indexes)] if indexes else x
     for axis, index in enumerate(indexes):
         if index != range(x.shape[axis]):
-            data, (place,), back = run.along(x, [axis])
-            x = back(run.k.slice(data, place, index))
+            data, (data_axis,), back = run.along(x, [axis])
+            x = back(run.k.slice(data, data_axis, index))
     return x
 
 
-def _split(run: Arithmetic, op: Operator, axis: Value | None, x: Value | None) -> list[Value]:
-    (place,), count = _integers(axis, "axes"), len(op.outputs)
-    shape = x.shape if x is not None else ()
-    side = shape[place] // count
-    if side * count != shape[place]:
-        raise ValueError(f"{shape[place]} in {count} parts")
-    place %= len(shape)
-    return [
-        _sliced(
-            run,
-            x,
-            [range(part * side, (part + 1) * side) if k == place else range(n) for k, n in enumerate(shape)],
-        )
-        for part in range(count)
-    ]
+def _split(run: Arithmetic, op: Operator, axis: Value, x: Value) -> list[Value]:
+    (divided,), count = _integers(axis, "axes"), len(op.outputs)
+    side = x.shape[divided] // count
+    if side * count != x.shape[divided]:
+        raise ValueError(f"{x.shape[divided]} in {count} parts")
+    parts = []
+    for start in range(0, side * count, side):
+        indexes = [range(length) for length in x.shape]
+        indexes[divided] = range(start, start + side)
+        parts.append(_sliced(run, x, indexes))
+    return parts
 
 
-def _reduce(run: Arithmetic, op: Operator, x: Value | None, axes: Value | None) -> Value:
-    if not isinstance(x, Rows):
-        raise ValueError("what is reduced is constant")
-    data, places, back = run.along(x, _integers(axes, "axes"))
-    return back(run.k.reduce(_REDUCED[op.kind], data, sorted(set(places)), bool(op.options.get("KeepDims"))))
+def _reduce(run: Arithmetic, op: Operator, x: Value, axes: Value) -> Value:
+    data, data_axes, back = run.along(_computed(x), _integers(axes, "axes"))
+    return back(
+        run.k.reduce(_REDUCED[op.kind], data, sorted(set(data_axes)), bool(op.options.get("KeepDims")))
+    )
 
 
-def _unary(run: Arithmetic, op: Operator, x: Value | None) -> Value:
-    if not isinstance(x, Rows):
-        raise ValueError("the operand is constant")
-    k = run.k
+def _unary(run: Arithmetic, op: Operator, x: Value) -> Value:
+    x, k = _computed(x), run.k
     if op.kind in UNARY:
         data = k.unary(UNARY[op.kind], x.data)
     elif op.kind in _CLAMPED:
@@ -404,33 +400,28 @@ def _unary(run: Arithmetic, op: Operator, x: Value | None) -> Value:
     return Rows(data, x.lead)
 
 
-def _prelu(run: Arithmetic, op: Operator, x: Value | None, slope: Value | None) -> Value:
-    array = _numbers(slope, "slopes")
-    if not isinstance(x, Rows) or np.broadcast_shapes(x.shape, array.shape) != x.shape:
+def _prelu(run: Arithmetic, op: Operator, x: Value, slope: Value) -> Value:
+    x, array = _computed(x), _numbers(slope, "slopes")
+    if np.broadcast_shapes(x.shape, array.shape) != x.shape:
         raise ValueError(f"slopes of shape {array.shape}")
     return Rows(run.k.prelu(x.data, beside(array, len(x.shape), x.lead)), x.lead)
 
 
-def _softmax(run: Arithmetic, op: Operator, x: Value | None) -> Value:
-    if not isinstance(x, Rows) or not x.shape:
-        raise ValueError("the operand is constant")
+def _softmax(run: Arithmetic, op: Operator, x: Value) -> Value:
+    data, _, back = run.along(_computed(x), [-1])
     beta = float(op.options.get("Beta", 1.0))
-    data = x.data if beta == 1 else run.k.binary("mul", x.data, np.array(beta, np.float32))
-    data, _, back = run.along(Rows(data, x.lead), [-1])
-    result = run.k.softmax(data)
+    result = run.k.softmax(data if beta == 1 else run.k.binary("mul", data, np.array(beta, np.float32)))
     return back(run.k.unary("log", result) if op.kind == "LOG_SOFTMAX" else result)
 
 
-def _l2(run: Arithmetic, op: Operator, x: Value | None) -> Value:
-    if not isinstance(x, Rows) or not x.shape:
-        raise ValueError("the operand is constant")
-    data, places, back = run.along(x, [-1])
-    squares = run.k.reduce("sum", run.k.binary("mul", data, data), places, True)
+def _l2(run: Arithmetic, op: Operator, x: Value) -> Value:
+    data, axes, back = run.along(_computed(x), [-1])
+    squares = run.k.reduce("sum", run.k.binary("mul", data, data), axes, True)
     length = run.k.unary("sqrt", run.k.binary("maximum", squares, np.array(1e-12, np.float32)))
     return back(run.k.binary("div", data, length))
 
 
-def _matmul(run: Arithmetic, op: Operator, x: Value | None, y: Value | None) -> Value:
+def _matmul(run: Arithmetic, op: Operator, x: Value, y: Value) -> Value:
     (batch,) = {part.data.shape[0] for part in (x, y) if isinstance(part, Rows)}
     rows = [run.rows(part, batch) for part in (x, y)]
     rank = max(len(part.shape) for part in rows)
@@ -442,7 +433,7 @@ def _matmul(run: Arithmetic, op: Operator, x: Value | None, y: Value | None) -> 
     return run.settle(run.k.matmul(*parts))
 
 
-def _resize(run: Arithmetic, op: Operator, x: Value | None, size: Value | None) -> Value:
+def _resize(run: Arithmetic, op: Operator, x: Value, size: Value) -> Value:
     data, back = run.images(x)
     sides = _integers(size, "sizes")
     if len(sides) != 2 or min(sides) < 1 or math.prod(sides) * data.shape[3] > MAX_ELEMENTS:
@@ -459,44 +450,42 @@ def _resize(run: Arithmetic, op: Operator, x: Value | None, size: Value | None) 
     )
 
 
-def _gather(run: Arithmetic, op: Operator, x: Value | None, index: Value | None) -> Value:
+def _gather(run: Arithmetic, op: Operator, x: Value, index: Value) -> Value:
     if not isinstance(x, np.ndarray) or op.options.get("BatchDims"):
-        raise ValueError("what is taken from is not constant")
+        raise ValueError("the operand is not constant")
     return np.take(x, _array(index, "indexes"), axis=op.options.get("Axis", 0))
 
 
-def _shape(run: Arithmetic, op: Operator, x: Value | None) -> Value:
-    return np.array(x.shape if x is not None else (), np.int32)
+def _shape(run: Arithmetic, op: Operator, x: Value) -> Value:
+    return np.array(x.shape, np.int32)
 
 
-def _same(run: Arithmetic, op: Operator, x: Value | None) -> Value:
-    """Rows are float32 throughout, and quantised constants were read as float32."""
-    if x is None:
-        raise ValueError("an operand is missing")
+def _same(run: Arithmetic, op: Operator, x: Value) -> Value:
+    """The operand: computed values are float32, and quantised constants were read as float32."""
     return x
 
 
-def _cast(run: Arithmetic, op: Operator, x: Value | None) -> Value:
+def _cast(run: Arithmetic, op: Operator, x: Value) -> Value:
     kind = run.graph.tensors[op.outputs[0]].dtype
     if isinstance(x, np.ndarray):
         return x.astype(kind)
     if kind not in ("float32", "float16"):
-        raise ValueError(f"computed values become {kind}")
-    return _same(run, op, x)
+        raise ValueError(f"computed values are converted to {kind}")
+    return x
 
 
-def _difference(run: Arithmetic, op: Operator, x: Value | None, y: Value | None) -> Value:
+def _difference(run: Arithmetic, op: Operator, x: Value, y: Value) -> Value:
     difference = run.binary("sub", x, y)
     return run.binary("mul", difference, difference)
 
 
-def _two(run: Arithmetic, op: Operator, x: Value | None, y: Value | None) -> Value:
+def _binary(run: Arithmetic, op: Operator, x: Value, y: Value) -> Value:
     return run.binary(BINARY[op.kind], x, y)
 
 
 OPERATORS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys((*UNARY, *_CLAMPED, "GELU", "LEAKY_RELU", "RSQRT", "SQUARE"), _unary),
-    **dict.fromkeys(BINARY, _two),
+    **dict.fromkeys(BINARY, _binary),
     **dict.fromkeys(_REDUCED, _reduce),
     **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D"), _convolution),
     **dict.fromkeys(("AVERAGE_POOL_2D", "MAX_POOL_2D"), _pool),

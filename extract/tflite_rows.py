@@ -1,8 +1,8 @@
-"""Tensors of ``.tflite`` graphs with a row for each image, and the arithmetic that a runtime provides for them.
+"""Tensors of ``.tflite`` graphs with one row for each image of a batch.
 
-A file describes its tensors for a batch of one, and so do constants inside of it (shapes, slices). Here each tensor
-that depends on the input has a row for each image instead: a leading 1 of its shape in the file becomes the batch, and
-a shape without a leading 1 gets the batch in front. So a graph takes batches even where its own shapes are constant.
+The shapes in a file, and its constants that are shapes or bounds of slices, are for a batch of one. In this module each
+tensor that depends on the input has one row for each image: if its shape in the file begins with 1, the batch replaces
+this 1; otherwise, the batch is put in front. Graphs with constant shapes therefore accept batches too.
 """
 
 from __future__ import annotations
@@ -22,8 +22,26 @@ _NUMPY: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Window that moves over an image; all fields are (vertical, horizontal).
+
+    Attributes
+    ----------
+    size, stride : height and width; steps
+    low, high : padding before and after the image
+    dilation : steps between the pixels of a window
+    """
+
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    low: tuple[int, ...]
+    high: tuple[int, ...]
+    dilation: tuple[int, ...] = (1, 1)
+
+
 class Kernels(Protocol):
-    """The arithmetic that a runtime provides; its values have a ``shape`` and float32 numbers.
+    """Operations of a runtime on its values, which have a ``shape`` and contain float32 numbers.
 
     Images are (n, height, width, channels). Other operands are arrays, numbers and tuples.
     """
@@ -34,34 +52,13 @@ class Kernels(Protocol):
     def clamp(self, x: Any, low: float, high: float) -> Any: ...
     def gelu(self, x: Any, approximate: bool) -> Any: ...
     def prelu(self, x: Any, slope: np.ndarray) -> Any: ...
-    def conv(
-        self,
-        x: Any,
-        weight: np.ndarray,
-        *,
-        stride: Sequence[int],
-        dilation: Sequence[int],
-        low: Sequence[int],
-        high: Sequence[int],
-        groups: int,
-    ) -> Any:
-        """``weight`` is (outputs, inputs of a group, height, width); ``low`` and ``high`` are padding."""
+    def conv(self, x: Any, weight: np.ndarray, window: Window, groups: int) -> Any:
+        """``weight`` is (outputs, inputs of a group, height, width)."""
 
-    def conv_transposed(
-        self, x: Any, weight: np.ndarray, *, stride: Sequence[int], low: Sequence[int], high: Sequence[int]
-    ) -> Any:
-        """``weight`` is (inputs, outputs, height, width); ``low`` and ``high`` are cut off."""
+    def conv_transposed(self, x: Any, weight: np.ndarray, window: Window) -> Any:
+        """``weight`` is (inputs, outputs, height, width); the padding is cut off."""
 
-    def pool(
-        self,
-        name: str,
-        x: Any,
-        *,
-        size: Sequence[int],
-        stride: Sequence[int],
-        low: Sequence[int],
-        high: Sequence[int],
-    ) -> Any: ...
+    def pool(self, name: str, x: Any, window: Window) -> Any: ...
     def pad(self, x: Any, low: Sequence[int], high: Sequence[int], value: float) -> Any: ...
     def reshape(self, x: Any, shape: Sequence[int]) -> Any: ...
     def transpose(self, x: Any, order: Sequence[int]) -> Any: ...
@@ -99,13 +96,13 @@ Value = Rows | np.ndarray
 
 
 class Arithmetic:
-    """Kernels with rows and constants as operands, for one graph."""
+    """Operations on rows and constants, for one graph; ``k`` are the kernels of the runtime."""
 
     def __init__(self, graph: Graph, kernels: Kernels) -> None:
         self.graph, self.k = graph, kernels
 
     def quantised(self, index: int, value: Value) -> Value:
-        """Rounded as integers would be, where the file computes with integers."""
+        """Rounds computed values to those of the quantised type, if the tensor ``index`` has one."""
         tensor = self.graph.tensors[index]
         if not tensor.scale or tensor.dtype not in _QUANTISED or not isinstance(value, Rows):
             return value
@@ -114,12 +111,10 @@ class Arithmetic:
         steps = self.k.clamp(self.k.unary("round", self.k.binary("div", value.data, scale)), low, high)
         return Rows(self.k.binary("mul", steps, scale), value.lead)
 
-    def rows(self, value: Value | None, batch: int) -> Rows:
-        """A constant repeated for each image; what has rows as it is."""
+    def rows(self, value: Value, batch: int) -> Rows:
+        """The operand as rows; a constant is repeated for each image."""
         if isinstance(value, Rows):
             return value
-        if value is None:
-            raise ValueError("an operand is missing")
         array = np.asarray(value, np.float32)
         lead = array.shape[:1] == (1,)
         return Rows(self.k.constant(np.repeat(array if lead else array[None], batch, axis=0)), lead)
@@ -131,14 +126,14 @@ class Arithmetic:
         return value.data if tuple(value.data.shape) == wanted else self.k.reshape(value.data, wanted)
 
     def settle(self, data: Any) -> Rows:
-        """Of (batch, *shape in the file)."""
+        """Rows of data with the shape (batch, *shape in the file)."""
         shape = tuple(data.shape)
         if shape[1:2] != (1,):
             return Rows(data, lead=False)
         return Rows(self.k.reshape(data, (shape[0], *shape[2:])), lead=True)
 
     def along(self, value: Rows, axes: Sequence[int]) -> tuple[Any, list[int], Callable[[Any], Rows]]:
-        """Data and axes of it for axes of the shape in the file, and how the result becomes rows."""
+        """The data, its axes for ``axes`` of the shape in the file, and a function that makes rows of a result."""
         rank = len(value.shape)
         if any(not -rank <= axis < rank for axis in axes):
             raise IndexError(f"axes {list(axes)} of {value.shape}")
@@ -147,8 +142,8 @@ class Arithmetic:
             return value.data, axes, lambda data: Rows(data, lead=True)
         return self.with_rank(value, rank), [axis + 1 for axis in axes], self.settle
 
-    def images(self, value: Value | None) -> tuple[Any, Callable[[Any], Rows]]:
-        """(n, height, width, channels), and how the result becomes rows."""
+    def images(self, value: Value) -> tuple[Any, Callable[[Any], Rows]]:
+        """The operand as (n, height, width, channels), and a function that makes rows of a result."""
         if not isinstance(value, Rows) or len(value.shape) != 4:
             raise ValueError(f"images of shape {getattr(value, 'shape', None)}")
         if value.lead:
@@ -160,9 +155,8 @@ class Arithmetic:
 
         return self.k.reshape(value.data, (batch * shape[0], *shape[1:])), back
 
-    def binary(self, name: str, x: Value | None, y: Value | None) -> Value:
-        if x is None or y is None:
-            raise ValueError("an operand is missing")
+    def binary(self, name: str, x: Value, y: Value) -> Value:
+        """Result of a binary operation, with broadcasting by the shapes in the file."""
         np.broadcast_shapes(x.shape, y.shape)
         if isinstance(x, np.ndarray) and isinstance(y, np.ndarray):
             return np.asarray(_NUMPY[name](x, y))
@@ -184,7 +178,7 @@ class Arithmetic:
 
 
 def beside(value: Value, rank: int, lead: bool) -> Any:
-    """An operand beside rows of this rank."""
+    """Data of an operand that broadcasts with rows of this rank."""
     if isinstance(value, Rows):
         return value.data
     array = np.asarray(value, np.float32)

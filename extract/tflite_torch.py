@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from .tflite import Graph
 from .tflite_ops import apply
+from .tflite_rows import Window
 
 _UNARY = {
     "abs": torch.abs, "ceil": torch.ceil, "cos": torch.cos, "elu": functional.elu, "exp": torch.exp,
@@ -50,7 +51,7 @@ def build_module(graph: Graph, batch: int) -> nn.Module:
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """A node of the graph that is built, and a tensor of its shape without numbers."""
+    """A node of the new graph, and a tensor of its shape without values (torch's device ``meta``)."""
 
     node: fx.Node
     meta: torch.Tensor
@@ -101,68 +102,44 @@ class _Kernels:
         return self.binary("add", self.unary("relu", x), negative)
 
     def planes(self, x: _Value) -> _Value:
-        """A view: convolutions take it without copying (channels last)."""
+        """A view as (n, channels, height, width), which convolutions use without copying (channels last)."""
         return self.call(torch.permute, x, (0, 3, 1, 2))
 
     def images(self, x: _Value) -> _Value:
         return self.call(torch.permute, x, (0, 2, 3, 1))
 
-    def padded(self, x: _Value, low: Sequence[int], high: Sequence[int], value: float) -> _Value:
-        """(n, channels, height, width) with more rows and columns."""
-        if not any((*low, *high)):
+    def padded(self, x: _Value, window: Window, value: float) -> _Value:
+        """(n, channels, height, width) with the padding of the window."""
+        if not any((*window.low, *window.high)):
             return x
-        return self.call(functional.pad, x, (low[1], high[1], low[0], high[0]), value=value)
+        return self.call(functional.pad, x, _sides(window), value=value)
 
-    def conv(
-        self,
-        x: _Value,
-        weight: np.ndarray,
-        *,
-        stride: Sequence[int],
-        dilation: Sequence[int],
-        low: Sequence[int],
-        high: Sequence[int],
-        groups: int,
-    ) -> _Value:
-        planes, padding = self.planes(x), (0, 0)
-        if tuple(low) == tuple(high):
-            padding = (low[0], low[1])
-        else:
-            planes = self.padded(planes, low, high, 0.0)
+    def conv(self, x: _Value, weight: np.ndarray, window: Window, groups: int) -> _Value:
+        planes, padding = self.planes(x), window.low
+        if window.low != window.high:
+            planes, padding = self.padded(planes, window, 0.0), (0, 0)
         return self.images(
-            self.call(torch.conv2d, planes, weight, None, tuple(stride), padding, tuple(dilation), groups)
+            self.call(torch.conv2d, planes, weight, None, window.stride, padding, window.dilation, groups)
         )
 
-    def conv_transposed(
-        self, x: _Value, weight: np.ndarray, *, stride: Sequence[int], low: Sequence[int], high: Sequence[int]
-    ) -> _Value:
-        whole = self.images(self.call(torch.conv_transpose2d, self.planes(x), weight, None, tuple(stride)))
-        for axis in (1, 2):
-            whole = self.slice(whole, axis, range(low[axis - 1], whole.shape[axis] - high[axis - 1]))
-        return whole
+    def conv_transposed(self, x: _Value, weight: np.ndarray, window: Window) -> _Value:
+        result = self.images(self.call(torch.conv_transpose2d, self.planes(x), weight, None, window.stride))
+        for axis, low, high in zip((1, 2), window.low, window.high, strict=True):
+            result = self.slice(result, axis, range(low, result.shape[axis] - high))
+        return result
 
-    def pool(
-        self,
-        name: str,
-        x: _Value,
-        *,
-        size: Sequence[int],
-        stride: Sequence[int],
-        low: Sequence[int],
-        high: Sequence[int],
-    ) -> _Value:
-        window = tuple(size), tuple(stride)
+    def pool(self, name: str, x: _Value, window: Window) -> _Value:
+        layout = window.size, window.stride
         if name == "max":
-            padded = self.padded(self.planes(x), low, high, float("-inf"))
-            return self.images(self.call(torch.max_pool2d, padded, *window))
-        result = self.images(
-            self.call(functional.avg_pool2d, self.padded(self.planes(x), low, high, 0.0), *window)
-        )
-        if not any((*low, *high)):
+            padded = self.padded(self.planes(x), window, float("-inf"))
+            return self.images(self.call(torch.max_pool2d, padded, *layout))
+        padded = self.padded(self.planes(x), window, 0.0)
+        result = self.images(self.call(functional.avg_pool2d, padded, *layout))
+        if not any((*window.low, *window.high)):
             return result
-        # the mean over what is inside of the image
-        ones = functional.pad(torch.ones(1, 1, *x.shape[1:3]), (low[1], high[1], low[0], high[0]))
-        share = functional.avg_pool2d(ones, *window).permute(0, 2, 3, 1)
+        # the padding does not count: divide by the share of each window that is inside the image
+        ones = functional.pad(torch.ones(1, 1, *x.shape[1:3]), _sides(window))
+        share = functional.avg_pool2d(ones, *layout).permute(0, 2, 3, 1)
         return self.binary("div", result, share.numpy())
 
     def pad(self, x: _Value, low: Sequence[int], high: Sequence[int], value: float) -> _Value:
@@ -203,25 +180,30 @@ class _Kernels:
     def _resized(
         self, name: str, x: _Value, axis: int, side: int, align_corners: bool, half_pixel: bool
     ) -> _Value:
-        """Along one axis, as a product with a matrix: torch's own functions have not all of these ways to sample."""
+        """Resized along one axis by a matrix product, because torch does not have all of these coordinate modes."""
         old = x.shape[axis]
-        place = np.arange(side, dtype=np.float64)
+        position = np.arange(side, dtype=np.float64)
         if align_corners:
-            place *= (old - 1) / max(side - 1, 1)
+            position *= (old - 1) / max(side - 1, 1)
         else:
-            place = (place + 0.5) * old / side - 0.5 if half_pixel else place * old / side
+            position = (position + 0.5) * old / side - 0.5 if half_pixel else position * old / side
         weights = np.zeros((side, old), np.float32)
         rows = np.arange(side)
         if name == "nearest":
-            nearest = np.floor(place + 0.5) if align_corners or half_pixel else np.floor(place)
+            nearest = np.floor(position + 0.5) if align_corners or half_pixel else np.floor(position)
             weights[rows, np.clip(nearest, 0, old - 1).astype(int)] = 1
         else:
-            place = np.clip(place, 0, old - 1)
-            first = np.minimum(np.floor(place).astype(int), old - 1)
-            np.add.at(weights, (rows, first), 1 - (place - first))
-            np.add.at(weights, (rows, np.minimum(first + 1, old - 1)), place - first)
+            position = np.clip(position, 0, old - 1)
+            first = np.minimum(np.floor(position).astype(int), old - 1)
+            np.add.at(weights, (rows, first), 1 - (position - first))
+            np.add.at(weights, (rows, np.minimum(first + 1, old - 1)), position - first)
         subscripts = "nhwc,oh->nowc" if axis == 1 else "nhwc,ow->nhoc"
         return self.call(torch.einsum, subscripts, x, weights)
+
+
+def _sides(window: Window) -> tuple[int, ...]:
+    """Padding as :func:`torch.nn.functional.pad` takes it: left, right, top, bottom."""
+    return window.low[1], window.high[1], window.low[0], window.high[0]
 
 
 def _parts(operands: Sequence[Any], part: str) -> tuple[Any, ...]:

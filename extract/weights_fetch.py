@@ -16,11 +16,10 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ..console import say
 from ..errors import UsageError, WeightsError, require
@@ -184,25 +183,23 @@ def _fetch(entry: WeightsFile, *, base_url: str | None = None, progress: Progres
 
 def _download(url: str, folder: Path, patience: Patience, progress: Progress | None = None) -> Path:
     """The file at an address, in ``folder``."""
-    pooch = require("pooch", wanted_by="ig3d weights get")
     requests = require("requests", wanted_by="ig3d weights get")
-    pooch.get_logger().setLevel("WARNING")
+    path = folder / "file"
 
-    def save(url: str, path: str, _: Any) -> None:
-        # unlike pooch's own downloader this one closes the connection of a failed download
+    def save() -> Path:
         with requests.get(url, stream=True, timeout=(patience.connect, patience.read)) as answer:
             answer.raise_for_status()
             done, total = 0, int(answer.headers.get("content-length", 0))
             if total > MAX_BYTES:
                 raise ValueError(f"{total} bytes, more than any official file")
-            with Path(path).open("wb") as out:
+            with path.open("wb") as out:
                 for block in answer.iter_content(1 << 16):
                     done += out.write(block)
                     if progress is not None:
                         progress(done, total)
+        return path
 
-    fetch = partial(pooch.retrieve, url, known_hash=None, fname="file", path=folder, downloader=save)
-    return Path(_within(patience.total, fetch))
+    return _within(patience.total, save)
 
 
 def _within(seconds: float, function: Callable[[], T]) -> T:

@@ -138,7 +138,6 @@ def third_party() -> dict[str, list[str]]:
 
 def test_every_import_belongs_to_the_core_or_to_the_extra_that_its_error_names() -> None:
     of = extras()
-    of["extract"].add("requests")  # comes with pooch
     assert "torch" in third_party()
     for package, users in third_party().items():
         if package in of[""] or package == "pytorch3d":  # which has no extra: it cannot be resolved on Linux

@@ -1,4 +1,4 @@
-"""Heat map of a study: difference of each rule to the recalibrated 2D network, for each cell."""
+"""Heat map of a study: difference of each rule relative to the recalibrated 2D network, for each cell."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from .table import StudyTable
 def draw_heatmap(result: StudyResult, table: StudyTable, out: Path) -> list[Path]:
     """Draw a map of cells (rows) by rules (columns), and return the path of the picture.
 
-    Colour and number are the difference to the first reference. If no rule is compared with it, they are the metric
-    itself. Blue is better and red is worse, also for metrics of which lower is better; white is no difference.
+    Colour and number are the difference relative to the first reference. If no rule is compared with it, they are the
+    metric itself. Blue is better and red is worse, also for metrics of which lower is better; white is no difference.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def _draw(result: StudyResult, table: StudyTable, out: Path) -> list[Path]:
     axis.tick_params(which="minor", length=0)
     points = ", points" if METRICS[table.metric].percent else ""
     title = (
-        f"difference to {lead} in {METRICS[table.metric].title}{points}"
+        f"difference relative to {lead} in {METRICS[table.metric].title}{points}"
         if compared
         else METRICS[table.metric].title
     )

@@ -20,10 +20,12 @@ from ..evaluate.figures import Figure
 from ..evaluate.metrics import METRICS
 from ..evaluate.predictors import CONDITIONAL, PERMUTED
 from ..evaluate.tables import table_csv as csv_text
+from ..report.columns import VS_CONTROL
 from ..report.files import write_texts
 from ..report.format import ON_COVERED, number, stars
 from ..report.format import interval as bounds
 from ..report.latex import escape
+from ..report.latex import table as tex_table
 from ..report.record import FIGURES, json_text
 from ..report.tables import new_table, print_lines, print_tables
 from ..versions import versions
@@ -136,23 +138,21 @@ class Column:
 
 
 def difference_columns(result: StudyResult, table: StudyTable) -> list[Column]:
-    """Columns of the study's rule: differences to each reference, to permuted codes, and to the reference cell."""
+    """Columns of the study's rule: differences relative to references, permuted codes and the reference cell."""
     study = result.study
 
     def of_rule(position: int, **versus: Any) -> Figure | None:
         rule = table.rule_of.get(position)
         return None if rule is None else table.find(position, rule, **versus)
 
-    columns = [Column(f"to {name}", partial(of_rule, versus=name)) for name in table.references]
+    columns = [Column(f"vs. {name}", partial(of_rule, versus=name)) for name in table.references]
     columns.append(
-        Column(
-            "to permuted codes", lambda position: table.to_control(position, table.rule_of.get(position, ""))
-        )
+        Column(VS_CONTROL, lambda position: table.to_control(position, table.rule_of.get(position, "")))
     )
     if len(result.cells) > 1:
         reference_cell = study.reference_cell
         columns.append(
-            Column(f"to {study.cells[reference_cell].name}", partial(of_rule, versus_cell=reference_cell))
+            Column(f"vs. {study.cells[reference_cell].name}", partial(of_rule, versus_cell=reference_cell))
         )
     positions = range(len(result.cells))
     return [
@@ -237,9 +237,8 @@ def table_tex(result: StudyResult, table: StudyTable) -> str:
         marks += rf"; \textsuperscript{{{_TEX[mark]}}}: {meaning}"
     name, title = escape(result.study.name), escape(metric.title)
     unit = r", \%" if metric.percent else ""
-    columns = "l" * len(factors) + "r" * len(table.rules)
     caption = f"{name}: {title}{unit}. Bold: the best of a line{marks}."
-    tables = [_tex_table(columns, heads, lines, caption, "study")]
+    tables = [tex_table(heads, lines, caption, "study")]
     compared = [] if table.rule is None else difference_columns(result, table)
     if compared:
         lines = [
@@ -257,7 +256,7 @@ def table_tex(result: StudyResult, table: StudyTable) -> str:
             r"\textsuperscript{*}, \textsuperscript{**}, \textsuperscript{***}: a gain with $p < .05$, $.01$, $.001$ "
             "(Holm's correction over all rules of all lines)."
         )
-        tables.append(_tex_table("l" * len(heads), heads, lines, caption, "study-differences"))
+        tables.append(tex_table(heads, lines, caption, "study-differences"))
     return "\n".join(tables)
 
 
@@ -269,18 +268,6 @@ def _tex_line(result: StudyResult, position: int, cells: list[str]) -> str:
 def _tex_difference(figure: Figure | None, metric: str) -> str:
     marks = stars(figure, metric)
     return escape(bounds(figure, metric)) + (rf"\textsuperscript{{{marks}}}" if marks else "")
-
-
-def _tex_table(columns: str, heads: list[str], lines: list[str], caption: str, label: str) -> str:
-    body = "\n".join([r"\toprule", " & ".join(heads) + r" \\", r"\midrule", *lines, r"\bottomrule"])
-    return (
-        "% needs \\usepackage{booktabs,graphicx}\n"
-        "\\begin{table*}[t]\n\\centering\n"
-        f"\\caption{{{caption}}}\n\\label{{tab:ig3d-{label}}}\n"
-        "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
-        f"\\begin{{tabular}}{{{columns}}}\n{body}\n\\end{{tabular}}}}\n"
-        "\\end{table*}\n"
-    )
 
 
 def _tex_cell(table: StudyTable, position: int, rule: str, best: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,35 +16,23 @@ from ..trees import HELD_PART, grow, raw_scores
 from .common import numeric_strata, seed_of
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class _Gbm(BaseEstimator):
     """Parameters of both gradient-boosting heads."""
 
-    def __init__(
-        self,
-        *,
-        learning_rate: float = 0.06,
-        max_rounds: int = 600,
-        patience: int = 25,
-        num_leaves: int = 15,
-        min_child_samples: int = 10,
-        feature_fraction: float = 0.3,
-        reg_lambda: float = 1.0,
-        max_bin: int = 63,
-        num_threads: int = 1,
-        random_state: int = 0,
-    ) -> None:
-        self.learning_rate = learning_rate
-        self.max_rounds = max_rounds
-        self.patience = patience
-        self.num_leaves = num_leaves
-        self.min_child_samples = min_child_samples
-        self.feature_fraction = feature_fraction
-        self.reg_lambda = reg_lambda
-        self.max_bin = max_bin
-        self.num_threads = num_threads
-        self.random_state = random_state
+    learning_rate: float = 0.06
+    max_rounds: int = 600
+    patience: int = 25
+    num_leaves: int = 15
+    min_child_samples: int = 10
+    feature_fraction: float = 0.3
+    reg_lambda: float = 1.0
+    max_bin: int = 63
+    num_threads: int = 1
+    random_state: int = 0
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class GbmClassifier(ClassifierMixin, _Gbm):
     """Gradient-boosted trees (LightGBM) with early stopping on a held-out sixth of the rows (whole groups).
 
@@ -71,34 +60,7 @@ class GbmClassifier(ClassifierMixin, _Gbm):
     Ke et al., LightGBM, NeurIPS 2017.
     """
 
-    def __init__(
-        self,
-        *,
-        class_weight: str | dict[Any, float] | None = None,
-        learning_rate: float = 0.06,
-        max_rounds: int = 600,
-        patience: int = 25,
-        num_leaves: int = 15,
-        min_child_samples: int = 10,
-        feature_fraction: float = 0.3,
-        reg_lambda: float = 1.0,
-        max_bin: int = 63,
-        num_threads: int = 1,
-        random_state: int = 0,
-    ) -> None:
-        super().__init__(
-            learning_rate=learning_rate,
-            max_rounds=max_rounds,
-            patience=patience,
-            num_leaves=num_leaves,
-            min_child_samples=min_child_samples,
-            feature_fraction=feature_fraction,
-            reg_lambda=reg_lambda,
-            max_bin=max_bin,
-            num_threads=num_threads,
-            random_state=random_state,
-        )
-        self.class_weight = class_weight
+    class_weight: str | dict[Any, float] | None = None
 
     def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> GbmClassifier:
         """Fit to (n, d) finite codes and (n,) labels; a group of ``groups`` (n,) is never split."""

@@ -7,6 +7,7 @@ Ridge regression computes all penalties from one eigendecomposition.
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ class _Linear(BaseEstimator):
         return ((X - self.mean_) / self.scale_) @ self.coef_ + self.intercept_
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class LinearClassifier(ClassifierMixin, _Linear):
     """Multinomial logistic regression; its L2 penalty is chosen on a held-out quarter of the rows (whole groups).
 
@@ -58,18 +60,10 @@ class LinearClassifier(ClassifierMixin, _Linear):
         Chosen C; 1.0 if there are too few rows to hold out.
     """
 
-    def __init__(
-        self,
-        *,
-        penalties: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1),
-        class_weight: str | dict[Any, float] | None = None,
-        tol: float = 1e-3,
-        random_state: int = 0,
-    ) -> None:
-        self.penalties = penalties
-        self.class_weight = class_weight
-        self.tol = tol
-        self.random_state = random_state
+    penalties: tuple[float, ...] = (0.0001, 0.001, 0.01, 0.1)
+    class_weight: str | dict[Any, float] | None = None
+    tol: float = 0.001
+    random_state: int = 0
 
     @_ON_ONE_THREAD
     def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> LinearClassifier:
@@ -137,6 +131,7 @@ def _fit(model: Any, C: float, X: np.ndarray, y: np.ndarray, weights: np.ndarray
         model.set_params(C=C).fit(X, y, sample_weight=weights)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class LinearRegressor(RegressorMixin, _Linear):
     """Ridge regression; the penalty is chosen on a held-out quarter of the training rows (whole groups).
 
@@ -152,11 +147,8 @@ class LinearRegressor(RegressorMixin, _Linear):
     alpha_ : float
     """
 
-    def __init__(
-        self, *, penalties: tuple[float, ...] = (1.0, 10.0, 100.0, 1e3, 1e4), random_state: int = 0
-    ) -> None:
-        self.penalties = penalties
-        self.random_state = random_state
+    penalties: tuple[float, ...] = (1.0, 10.0, 100.0, 1000.0, 10000.0)
+    random_state: int = 0
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

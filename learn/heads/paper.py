@@ -5,6 +5,7 @@ Torch is imported by ``fit`` and ``predict``. The weights of a fitted head are N
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,42 +22,26 @@ from .common import numeric_strata, scale_of, seed_of
 _HELD_PART = 6  # one in six rows is held out for early stopping
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class _Network(BaseEstimator):
     """Base class of the four heads; parameters as in :class:`MlpClassifier`."""
 
     needs: ClassVar[str] = "torch"
     network: ClassVar[str]
 
-    def __init__(
-        self,
-        *,
-        width: int | None = None,
-        dropout: float = 0.5,
-        masking: float = 0.1,
-        blocks: tuple[int, ...] | None = None,
-        epochs: int = 80,
-        patience: int = 6,
-        batch_size: int = 128,
-        max_lr: float = 1e-4,
-        min_lr: float = 1e-6,
-        half_cycle: float = 1.0,
-        weight_decay: float = 0.01,
-        device: str = "auto",
-        random_state: int = 0,
-    ) -> None:
-        self.width = width
-        self.dropout = dropout
-        self.masking = masking
-        self.blocks = blocks
-        self.epochs = epochs
-        self.patience = patience
-        self.batch_size = batch_size
-        self.max_lr = max_lr
-        self.min_lr = min_lr
-        self.half_cycle = half_cycle
-        self.weight_decay = weight_decay
-        self.device = device
-        self.random_state = random_state
+    width: int | None = None
+    dropout: float = 0.5
+    masking: float = 0.1
+    blocks: tuple[int, ...] | None = None
+    epochs: int = 80
+    patience: int = 6
+    batch_size: int = 128
+    max_lr: float = 0.0001
+    min_lr: float = 1e-06
+    half_cycle: float = 1.0
+    weight_decay: float = 0.01
+    device: str = "auto"
+    random_state: int = 0
 
     def _training(self) -> Any:
         """The module :mod:`.training`, which imports torch."""
@@ -100,6 +85,7 @@ class _Network(BaseEstimator):
         return self._training().outputs_of(self._recipe(X.shape[1]), self.weights_, scaled, self.outputs_)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class MlpClassifier(ClassifierMixin, _Network):
     """The paper's fully connected classifier: four layers of 2048 units with batch norm.
 
@@ -145,42 +131,8 @@ class MlpClassifier(ClassifierMixin, _Network):
 
     network = "mlp"
 
-    def __init__(
-        self,
-        *,
-        class_weight: str | dict[Any, float] | None = None,
-        width: int | None = None,
-        dropout: float = 0.5,
-        masking: float = 0.1,
-        blocks: tuple[int, ...] | None = None,
-        epochs: int = 80,
-        patience: int = 6,
-        batch_size: int = 128,
-        max_lr: float = 1e-4,
-        min_lr: float = 1e-6,
-        half_cycle: float = 1.0,
-        weight_decay: float = 0.01,
-        va_weight: float = 1.0,
-        device: str = "auto",
-        random_state: int = 0,
-    ) -> None:
-        super().__init__(
-            width=width,
-            dropout=dropout,
-            masking=masking,
-            blocks=blocks,
-            epochs=epochs,
-            patience=patience,
-            batch_size=batch_size,
-            max_lr=max_lr,
-            min_lr=min_lr,
-            half_cycle=half_cycle,
-            weight_decay=weight_decay,
-            device=device,
-            random_state=random_state,
-        )
-        self.class_weight = class_weight
-        self.va_weight = va_weight
+    class_weight: str | dict[Any, float] | None = None
+    va_weight: float = 1.0
 
     def fit(
         self,

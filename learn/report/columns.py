@@ -12,7 +12,7 @@ from .format import NOTHING, difference, interval, number, stars
 from .view import Entry, View
 
 TERMINAL, PAGE, LATEX = "terminal", "page", "latex"
-TO_CONTROL = "vs. permuted codes"
+VS_CONTROL = "vs. permuted codes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def columns_of(view: View, medium: str) -> list[Column]:
             Column(f"{short}vs. {name}", _to_reference(name, leading), group=group)
             for name in view.references
         ),
-        Column(TO_CONTROL, _to_control(leading), (PAGE, LATEX), group),
+        Column(VS_CONTROL, _to_control(leading), (PAGE, LATEX), group),
         *(
             Column(
                 METRICS[metric].head,

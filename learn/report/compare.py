@@ -196,7 +196,7 @@ def _why_nothing(first: View, other: View) -> str:
 
 
 def by_predictor(comparison: Comparison) -> list[tuple[str, str, dict[str, Figure]]]:
-    """(run, predictor, metric -> difference to the first run), in order."""
+    """(run, predictor, metric -> difference relative to the first run), in order."""
     found: dict[tuple[str, str], dict[str, Figure]] = {}
     for line in comparison.differences.to_dict("records"):
         of = Figure(*(float(line[name]) for name in Figure._fields))

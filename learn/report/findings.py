@@ -156,7 +156,7 @@ def _loss_parts(view: View, rule: str, opponents: list[Key]) -> list[dict[str, A
 
 
 def _effect(view: View) -> dict[str, Any]:
-    """Gain of one rule in the metrics of papers over the references; the rule follows from the options of the run.
+    """Gain of one rule in the metrics of papers relative to the references; the rule follows from the options.
 
     ``gain`` is ``shown`` where the intervals of the differences to all references lie on the side of improvement, and
     ``loss shown`` where all lie on the other side; else it is ``not shown``.

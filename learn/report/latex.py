@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import Any
 
 from ..evaluate.metrics import METRICS
-from .columns import LATEX, TO_CONTROL, Cell, columns_of, rows_of
+from .columns import LATEX, VS_CONTROL, Cell, columns_of, rows_of
 from .compare import Comparison, by_predictor
 from .format import ON_COVERED, interval, stars
 from .page import fitted_on
@@ -82,7 +82,7 @@ def table_tex(run: Run, *, label: str = "", title: str = "") -> str:
         spans=spans,
         columns=columns,
         blocks=[[_line(*row) for row in rows] for rows in blocks if rows],
-        controlled=any(column.head == TO_CONTROL for column in columns),
+        controlled=any(column.head == VS_CONTROL for column in columns),
         covered=any(of.rows == "covered" for of in view.entries),
     )
 
@@ -160,7 +160,8 @@ def _comparison_tex(comparison: Comparison) -> list[str]:
         heads = ["Run", "Predictor", *(escape(METRICS[metric].title) for metric in comparison.metrics)]
         points = ", in percentage points," if metric.percent else ""
         caption = (
-            f"Differences to the run {escape(comparison.first)}{points} on the same rows (paired), with 95\\,\\% "
+            f"Differences relative to the run {escape(comparison.first)}{points} on the same rows (paired), with "
+            "95\\,\\% "
             r"intervals; \textsuperscript{*}, \textsuperscript{**}, \textsuperscript{***}: a gain with $p < .05$, "
             "$.01$, $.001$ (Holm's correction over the predictors of a run)."
         )

@@ -13,7 +13,7 @@ from ...features.predictions import VA
 from ..evaluate.complementarity import MEASURES, SHARES
 from ..evaluate.predictors import INTERMEDIATE, NULL_INPUT, PERMUTED, REAL
 from ..rules import RECALIBRATED
-from .columns import PAGE, TO_CONTROL, Column, columns_of, on_covered_rows, rows_of
+from .columns import PAGE, VS_CONTROL, Column, columns_of, on_covered_rows, rows_of
 from .compare import Comparison, by_predictor
 from .findings import findings_of
 from .format import NOTHING, difference, interval, number
@@ -89,7 +89,7 @@ def _section(view: View) -> dict[str, Any]:
         "shown": shown,
         "table": _table(columns, rows_of(view, columns, *_ROLES)),
         "covered": _table(columns, on_covered_rows(view, columns, *_ROLES)) if view.partial else None,
-        "controlled": any(column.head == TO_CONTROL for column in columns),
+        "controlled": any(column.head == VS_CONTROL for column in columns),
         "pictures": _pictures(view, shown),
         "pairs": [_pair(view, first, second) for first, second in view.pairs],
         "trainings": _trainings(view) if view.trainings > 1 else [],

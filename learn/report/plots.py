@@ -65,7 +65,7 @@ def check_plot(out: str | Path) -> None:
 
 
 def plot_result(result: Result, out: str | Path) -> None:
-    """Draw the difference of each rule to the references over all reported rows, with 95 % intervals.
+    """Draw the difference of each rule relative to the references over all reported rows, with 95 % intervals.
 
     Controls have separate panels below, because permuted codes lose more than real codes gain.
 
@@ -83,7 +83,9 @@ def plot_result(result: Result, out: str | Path) -> None:
     check_plot(out)
     view = View(run_of(result))
     if not view.references:
-        raise RunError(f"{out}: a run without 2D predictions has no references to plot differences to")
+        raise RunError(
+            f"{out}: a run without 2D predictions has no references and therefore no differences to plot"
+        )
     parts = [controls for controls in (False, True) if _compared(view, controls=controls)]
     heights = [_height(len(_compared(view, controls=controls))) for controls in parts]
     with _drawing(11, sum(heights), panels=len(view.leading), rows=heights) as (figure, axes):

@@ -102,7 +102,7 @@ def _legend(view: View) -> str:
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
-    """Print several runs side by side, and their paired differences to the first."""
+    """Print several runs side by side, and their paired differences relative to the first."""
     metric, count = METRICS[comparison.metrics[0]], len(comparison.metrics)
     table = pd.DataFrame(
         [[name, *cells[::count]] for name, cells in comparison.rows()], columns=["", *comparison.runs]
@@ -121,7 +121,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         ]
         lines += [
             "",
-            f"Paired differences to the run {comparison.first}{', points' if metric.percent else ''}",
+            f"Paired differences relative to the run {comparison.first}{', points' if metric.percent else ''}",
             _aligned(pd.DataFrame(cells, columns=heads)),
         ]
         lines.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from .objective import row_weights
 from .stack import Stack, matched, standard_error
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Boost(Rule):
     """Gradient-boosted trees over the codes, with 2d-recalibrated as their initial score.
 
@@ -63,34 +65,18 @@ class Boost(Rule):
 
     needs_codes = True
 
-    def __init__(
-        self,
-        *,
-        task: str = "classes",
-        objective: str = "accuracy",
-        learning_rate: float = 0.1,
-        max_rounds: int = 200,
-        patience: int = 15,
-        num_leaves: int = 7,
-        min_child_samples: int = 20,
-        feature_fraction: float = 0.3,
-        reg_lambda: float = 5.0,
-        max_bin: int = 63,
-        num_threads: int = 1,
-        random_state: int = 0,
-    ) -> None:
-        self.task = task
-        self.objective = objective
-        self.learning_rate = learning_rate
-        self.max_rounds = max_rounds
-        self.patience = patience
-        self.num_leaves = num_leaves
-        self.min_child_samples = min_child_samples
-        self.feature_fraction = feature_fraction
-        self.reg_lambda = reg_lambda
-        self.max_bin = max_bin
-        self.num_threads = num_threads
-        self.random_state = random_state
+    task: str = "classes"
+    objective: str = "accuracy"
+    learning_rate: float = 0.1
+    max_rounds: int = 200
+    patience: int = 15
+    num_leaves: int = 7
+    min_child_samples: int = 20
+    feature_fraction: float = 0.3
+    reg_lambda: float = 5.0
+    max_bin: int = 63
+    num_threads: int = 1
+    random_state: int = 0
 
     def fit(self, columns: Columns, y: np.ndarray, groups: np.ndarray | None = None) -> Boost:
         """Fit to labels (n,) or targets (n, 2); early stopping does not divide ``groups`` (n,)."""

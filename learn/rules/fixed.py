@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from .base import Rule
 from .columns import Columns, log_of, probabilities
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class _Fixed(Rule):
     """Combines both predictions element by element.
 
@@ -21,8 +23,7 @@ class _Fixed(Rule):
     fits = False
     combine: ClassVar[Callable[..., Any]]
 
-    def __init__(self, *, task: str = "classes") -> None:
-        self.task = task
+    task: str = "classes"
 
     def apply(self, columns: Columns) -> np.ndarray:
         """(n, k) fused log-probabilities or values."""
@@ -32,14 +33,11 @@ class _Fixed(Rule):
         return log_of(combine(probabilities(columns.scores_2d), probabilities(columns.scores_3d)))
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class _OnScores(_Fixed):
     """As :class:`_Fixed`; with ``on="logits"``, combines the scores without normalisation."""
 
-    def __init__(
-        self, *, task: str = "classes", on: Literal["probabilities", "logits"] = "probabilities"
-    ) -> None:
-        super().__init__(task=task)
-        self.on = on
+    on: Literal["probabilities", "logits"] = "probabilities"
 
     def apply(self, columns: Columns) -> np.ndarray:
         """(n, k) fused log-probabilities or values."""

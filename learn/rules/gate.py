@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,7 @@ _PENALTIES = (1.0, 0.1, 0.01, 0.001)  # strongest first, so that the strongest o
 _MAX_LOGIT = 8.0  # limit of the logit of a weight: weights are between .0003 and .9997
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Gate(Rule):
     """(1 - g) 2D + g 3D with a weight g for each row, from both confidences and the quality of the face.
 
@@ -51,10 +53,9 @@ class Gate(Rule):
 
     repeated = True  # cross-fitted several times (--repeats)
 
-    def __init__(self, *, task: str = "classes", objective: str = "accuracy", random_state: int = 0) -> None:
-        self.task = task
-        self.objective = objective
-        self.random_state = random_state
+    task: str = "classes"
+    objective: str = "accuracy"
+    random_state: int = 0
 
     def _prepared(self, columns: Columns) -> tuple[np.ndarray, np.ndarray]:
         if self.task == "va":

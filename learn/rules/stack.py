@@ -8,6 +8,7 @@ rows the result is the 2D network with a fitted temperature and offsets.
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
@@ -40,6 +41,7 @@ _RECALIBRATED: dict[str, dict[str, Any]] = {}
 _CACHE_SIZE, _LOCK = 256, Lock()
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Stack(Rule):
     """Regression on the 2D predictions and the residuals of the 3D predictions, shrunk towards the 2D predictions:
     logistic (classes) or ridge (valence-arousal).
@@ -79,20 +81,11 @@ class Stack(Rule):
 
     repeated = True
 
-    def __init__(
-        self,
-        *,
-        task: str = "classes",
-        use_3d: bool = True,
-        codes: bool = False,
-        objective: str = "accuracy",
-        random_state: int = 0,
-    ) -> None:
-        self.task = task
-        self.use_3d = use_3d
-        self.codes = codes
-        self.objective = objective
-        self.random_state = random_state
+    task: str = "classes"
+    use_3d: bool = True
+    codes: bool = False
+    objective: str = "accuracy"
+    random_state: int = 0
 
     def unusable(self, task: str, *, codes: bool) -> str:
         """The reason why the rule cannot fuse a table; empty if it can."""

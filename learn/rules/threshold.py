@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from .objective import cost_of
 _QUANTILES = np.linspace(0, 1, 101)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Threshold(Rule):
     """The 3D prediction where the 2D network's confidence is below a threshold, else the 2D prediction.
 
@@ -34,9 +36,8 @@ class Threshold(Rule):
 
     tasks = ("classes",)
 
-    def __init__(self, *, objective: str = "accuracy", confidence: Literal["top", "margin"] = "top") -> None:
-        self.objective = objective
-        self.confidence = confidence
+    objective: str = "accuracy"
+    confidence: Literal["top", "margin"] = "top"
 
     def fit(self, columns: Columns, y: np.ndarray, groups: np.ndarray | None = None) -> Threshold:
         """Fit the threshold to labels (n,)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ _WEIGHTS = np.linspace(0, 1, 101)
 _PULL = 5.0
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Weighted(Rule):
     """(1 - w) 2D + w 3D.
 
@@ -39,18 +41,10 @@ class Weighted(Rule):
 
     repeated = True
 
-    def __init__(
-        self,
-        *,
-        task: str = "classes",
-        on: str = "probabilities",
-        objective: str = "accuracy",
-        per_class: bool = False,
-    ) -> None:
-        self.task = task
-        self.on = on
-        self.objective = objective
-        self.per_class = per_class
+    task: str = "classes"
+    on: str = "probabilities"
+    objective: str = "accuracy"
+    per_class: bool = False
 
     def fit(self, columns: Columns, y: np.ndarray, groups: np.ndarray | None = None) -> Weighted:
         """Fit w to labels (n,) or targets (n, 2)."""
