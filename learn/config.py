@@ -10,7 +10,7 @@ from ..errors import UsageError, shorten
 from .options import Between, check_options
 from .rules import RULES, names
 
-# Rules of a run by default; `threshold` runs if it is named.
+# Rules that run without --rules; `threshold` runs only if it is named.
 DEFAULT_RULES = tuple(name for name in RULES if name != "threshold")
 PRIMARY = "stack"
 REPEATS, REPEATS_OF_HEADS = 10, 3  # cross-fittings by default; with heads that are refitted in each of them

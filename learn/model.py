@@ -34,7 +34,7 @@ FORMAT_VERSION = 3
 MAX_BYTES = 512 << 20  # of a file, compressed and uncompressed; models take a few MB
 _MAX_MEMBERS = 20_000
 # Types of ig3d that a model file may contain, in addition to those of scikit-learn and NumPy that skops trusts.
-_TRUSTED = (*heads.TYPES, *rules.TYPES)
+_TRUSTED = (*heads.SAVED_TYPES, *rules.SAVED_TYPES)
 _PACKAGE = __name__.partition(".")[0]
 
 
@@ -276,8 +276,8 @@ def _model(content: dict[str, Any]) -> FusionModel:
         raise ValueError("the classes are repeated, or do not fit the task")
     if any(type(block.width) is not int or block.width < 1 for block in model.blocks):
         raise ValueError("a code block has no width")
-    kinds = [(model.head, heads.TYPES)] if model.head is not None else []
-    kinds += [(rule, rules.TYPES) for rule in model.rules.values()]
+    kinds = [(model.head, heads.SAVED_TYPES)] if model.head is not None else []
+    kinds += [(rule, rules.SAVED_TYPES) for rule in model.rules.values()]
     for part, types in kinds:
         if f"{type(part).__module__}.{type(part).__qualname__}" not in types:
             raise ValueError(f"{type(part).__qualname__} is not a head or a rule")

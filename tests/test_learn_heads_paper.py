@@ -257,14 +257,14 @@ def test_networks_can_be_fitted_to_few_rows_and_to_one_class(kind, n):
 def test_saved_head_contains_no_foreign_type_and_predicts_the_same(tmp_path):
     from skops.io import dump, get_untrusted_types, load
 
-    from ig3d.learn.heads import TYPES
+    from ig3d.learn.heads import SAVED_TYPES
 
     X, y = class_rows(100)
     for kind, truth in ((MlpClassifier, y), (ResidualRegressor, X[:, :2])):
         head = kind(**QUICK, blocks=(2, 4)).fit(X, truth)
         dump(head, tmp_path / "head.skops")
         foreign = get_untrusted_types(file=tmp_path / "head.skops")
-        assert set(foreign) <= set(TYPES)
+        assert set(foreign) <= set(SAVED_TYPES)
         again = load(tmp_path / "head.skops", trusted=foreign)
         assert np.array_equal(again.predict(X), head.predict(X))
         assert clone(again).get_params() == head.get_params()

@@ -277,7 +277,9 @@ def test_runs_on_the_same_rows_are_paired(tmp_path):
     console = Console(width=80, file=io.StringIO(), no_color=True)
     print_comparison(comparison, console)
     text = console.file.getvalue()
-    assert "Paired differences relative to the run weak" in text and max(map(len, text.splitlines()[:-1])) <= 80
+    assert (
+        "Paired differences relative to the run weak" in text and max(map(len, text.splitlines()[:-1])) <= 80
+    )
     written = {path.name: path for path in write_report(runs, tmp_path / "both")}
     assert sorted(written) == ["differences.csv", "figures.csv", "report.html", "table.tex"]
     lines_of_mean = lines.loc["mean", "value"]

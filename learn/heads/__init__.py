@@ -21,8 +21,8 @@ HEADS: Mapping[str, Mapping[str, str]] = {
     "mlp": {"classes": "paper:MlpClassifier", "va": "paper:MlpRegressor"},
     "residual": {"classes": "paper:ResidualClassifier", "va": "paper:ResidualRegressor"},
 }
-# Names of our classes that a saved model may hold, as skops writes them.
-TYPES = tuple(
+# Classes of ig3d that a model file may contain, by the names that skops writes.
+SAVED_TYPES = tuple(
     f"{__name__}.{target.replace(':', '.')}"
     for target in (
         *(target for kinds in HEADS.values() for target in kinds.values()),
@@ -136,4 +136,4 @@ def untrusted_types(head: Any) -> list[str]:
     """Types in a fitted head that a model file must not contain: classes of user code, or compiled classes."""
     from skops.io import dumps, get_untrusted_types
 
-    return sorted(set(get_untrusted_types(data=dumps(head))) - set(TYPES))
+    return sorted(set(get_untrusted_types(data=dumps(head))) - set(SAVED_TYPES))

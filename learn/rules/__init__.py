@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "RECALIBRATED",
     "RULES",
-    "TYPES",
+    "SAVED_TYPES",
     "Columns",
     "Rule",
     "RuleSettings",
@@ -51,8 +51,8 @@ RULES: Mapping[str, str] = {
     "selected": "selected:Selected",
 }
 RECALIBRATED = "2d-recalibrated"  # the stack without 3D columns
-# Names of our classes that a saved model may hold, as skops writes them.
-TYPES = tuple(
+# Classes of ig3d that a model file may contain, by the names that skops writes.
+SAVED_TYPES = tuple(
     f"{__name__}.{target.replace(':', '.')}"
     for target in (*RULES.values(), "calibrate:Calibrated", "calibrate:Calibration")
 )
