@@ -51,7 +51,8 @@ def test_the_answer_comes_first_then_the_effect_then_the_table_and_pictures(resu
         text.index(of)
         for of in (
             "<h2>Primary comparison", "<h2>Effect size", "<h2>Exploratory",
-            "<h2>Differences relative to the references", "<h2>3D codes alone, and controls", "<h2>Confusion matrices: 2d-recalibrated and weighted",
+            "<h2>Differences relative to the references", "<h2>3D codes alone, and controls",
+            "<h2>Confusion matrices: 2d-recalibrated and weighted",
             "<h2>Reliability: 2d-recalibrated and weighted", "<h2>Methods",
         )
     ]  # fmt: skip
