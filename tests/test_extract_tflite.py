@@ -379,7 +379,7 @@ def test_a_cast_of_computed_values_to_integers_is_refused() -> None:
     np.testing.assert_array_equal(outputs(made.write([x], [real]), np.full((2, 4), 7.0))[0], 7)
     made = Maker()
     x = made.tensor([1, 4])
-    assert "become int32" in refused(made.write([x], [made.op("CAST", [x], [1, 4], dtype="int32")]))
+    assert "are converted to int32" in refused(made.write([x], [made.op("CAST", [x], [1, 4], dtype="int32")]))
 
 
 def test_the_documentation_lists_the_operators() -> None:

@@ -11,11 +11,11 @@ from scipy.special import log_softmax, softmax
 from sklearn.base import clone
 
 from ig3d.learn.evaluate.metrics import measure
-from ig3d.learn.rules import RULES, Columns, RuleSettings, fits, make_rule
+from ig3d.learn.rules import RULES, Columns, RuleSettings, fits, kind_of, make_rule
 from ig3d.learn.rules.objective import cost_of
 
-FIXED = ("mean", "max", "min", "product")
-CLASSES_ONLY = ("product", "threshold")
+FIXED = tuple(name for name in RULES if not kind_of(name).fits)
+CLASSES_ONLY = tuple(name for name in RULES if kind_of(name).tasks == ("classes",))
 NAMES = (*RULES, "2d-recalibrated")
 FITTED = tuple(name for name in NAMES if name not in FIXED)
 
