@@ -69,11 +69,11 @@ def check(
     say_samples(listing)
     samples = listing.samples
     with counting("read", samples["path"].nunique()) as progress:
-        found = check_images(listing, jobs=jobs, progress=progress)
+        checked = check_images(listing, jobs=jobs, progress=progress)
 
     console = stdout()
     console.print(
-        f"{root}: {listing.dataset}, {plural(len(listing), 'sample')} in {plural(found.images, 'image')}"
+        f"{root}: {listing.dataset}, {plural(len(listing), 'sample')} in {plural(checked.images, 'image')}"
     )
     console.print(class_table(count_classes(listing.splits, listing.labels, listing.classes)))
     valence, arousal = samples["valence"].notna(), samples["arousal"].notna()
@@ -85,18 +85,18 @@ def check(
         print(f"groups (persons or videos): {group_count}")
     if boxes := int(np.isfinite(boxes_of(samples)[:, 0]).sum()):
         print(f"face boxes of the dataset: {boxes}")
-    sizes = [f"{width}x{height} ({count})" for (width, height), count in found.sizes.items()]
+    sizes = [f"{width}x{height} ({count})" for (width, height), count in checked.sizes.items()]
     print(f"sizes: {listed(sizes) or 'no image could be read'}")
-    print(f"missing: {_counted(found.missing)}")
-    print(f"unreadable: {_counted(found.unreadable)}")
-    print(f"in more than one split: {_counted([' = '.join(same) for same in found.across])}")
-    disputed = [" = ".join(same) for same in found.disputed]
-    again = bool(disputed) and found.disputed == found.across
+    print(f"missing: {_counted(checked.missing)}")
+    print(f"unreadable: {_counted(checked.unreadable)}")
+    print(f"in more than one split: {_counted([' = '.join(same) for same in checked.across])}")
+    disputed = [" = ".join(same) for same in checked.disputed]
+    again = bool(disputed) and checked.disputed == checked.across
     print(f"same image, different labels: {f'{len(disputed)} (the same)' if again else _counted(disputed)}")
-    print(f"copies within a split: {found.repeated or 'none'}")
-    if not found.sizes:
+    print(f"copies within a split: {checked.repeated or 'none'}")
+    if not checked.sizes:
         raise DatasetError(
-            f"{root}: none of {plural(found.images, 'image')} could be read; the reasons are above"
+            f"{root}: none of {plural(checked.images, 'image')} could be read; the reasons are above"
         )
 
 

@@ -85,7 +85,7 @@ _BESIDE = _TRACKER | {
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ImportedCodes:
     """Codes in a source, by sample.
 
     Attributes
@@ -103,12 +103,12 @@ class Found:
     without: dict[int, tuple[Status, str]] = field(default_factory=dict)
 
 
-def share_words(what: str, codes: Mapping[int, object], listing: Listing) -> str:
+def share_words(content: str, codes: Mapping[int, object], listing: Listing) -> str:
     """How many samples a source has codes for."""
-    return f"{what} for {len(codes)} of {plural(len(listing), 'sample')}"
+    return f"{content} for {len(codes)} of {plural(len(listing), 'sample')}"
 
 
-def read_code_table(listing: Listing, source: Path, columns: str | None) -> Found:
+def read_code_table(listing: Listing, source: Path, columns: str | None) -> ImportedCodes:
     """Columns ``expression:0`` ... as ``ig3d export`` writes them, or those that ``columns`` names."""
     table, notes = read_table(source, error=DatasetError, numeric=_may_be_code)
     header = list(table.columns)
@@ -152,7 +152,7 @@ def read_code_table(listing: Listing, source: Path, columns: str | None) -> Foun
     unused = [name for name in header if name not in {*used, key} and plain(name) not in _BESIDE]
     if unused:
         notes = (*notes, f"{plural(len(unused), 'column')} not used: {listed(unused, 12)}")
-    return Found("unknown", codes, notes, without)
+    return ImportedCodes("unknown", codes, notes, without)
 
 
 def _may_be_code(name: str) -> bool:
@@ -205,11 +205,11 @@ def _given_columns(table: pd.DataFrame, columns: str) -> dict[str, list[str]]:
     UsageError : it is none of these, names nothing, or widths do not sum to the columns that are left.
     """
     parts = [part.partition(":") for part in columns.split(",")]
-    if not all(colon and block.strip() and what.strip() for block, colon, what in parts):
+    if not all(colon and block.strip() and pattern.strip() for block, colon, pattern in parts):
         raise UsageError(
             f"columns: cannot read {columns!r}; give block:WIDTH or block:PATTERN, separated by commas"
         )
-    wanted = [(block.strip(), what.strip()) for block, _, what in parts if plain(block) not in _TRACKER]
+    wanted = [(block.strip(), pattern.strip()) for block, _, pattern in parts if plain(block) not in _TRACKER]
     twice = [
         name for name, count in Counter(block for block, _ in wanted if block != "-").items() if count > 1
     ]
@@ -223,28 +223,28 @@ def _given_columns(table: pd.DataFrame, columns: str) -> dict[str, list[str]]:
     ]
     left = _by_number(left)
     result: dict[str, list[str]] = {}
-    for block, what in wanted:
-        if re.fullmatch("[0-9]{1,6}", what):
+    for block, pattern in wanted:
+        if re.fullmatch("[0-9]{1,6}", pattern):
             continue
-        result[block] = [name for name in left if fnmatchcase(name.casefold(), what.casefold())]
+        result[block] = [name for name in left if fnmatchcase(name.casefold(), pattern.casefold())]
         if not result[block]:
             raise UsageError(
-                f"columns: no numeric column matches {what!r} for {block}; choose among {listed(left, 12)}"
+                f"columns: no numeric column matches {pattern!r} for {block}; choose among {listed(left, 12)}"
             )
         left = [name for name in left if name not in result[block]]
-    widths = {block: int(what) for block, what in wanted if block not in result}
-    sizes = [int(what) for block, what in wanted if block not in result]
+    widths = {block: int(pattern) for block, pattern in wanted if block not in result}
+    sizes = [int(pattern) for block, pattern in wanted if block not in result]
     if sizes and sum(sizes) != len(left):
         raise UsageError(
             f"columns: the widths sum to {sum(sizes)}, but {len(left)} columns remain beside ids, labels and status "
             f"({listed(left, 12)}); skip columns with -:WIDTH, or name them, as in pose:pose_R*"
         )
     at = 0
-    for block, what in wanted:
-        if block in widths and re.fullmatch("[0-9]{1,6}", what):
+    for block, pattern in wanted:
+        if block in widths and re.fullmatch("[0-9]{1,6}", pattern):
             if block != "-":
-                result[block] = left[at : at + int(what)]
-            at += int(what)
+                result[block] = left[at : at + int(pattern)]
+            at += int(pattern)
     result = {block: result[block] for block, _ in wanted if block != "-"}
     if not result or not all(result.values()):
         raise UsageError(f"columns: {columns!r} has a block of width 0; give every block a width above 0")

@@ -20,7 +20,7 @@ from ..features.samples import Listing
 from ..features.store.format import StoreInfo
 from ..features.store.writer import StoreWriter
 from ..features.values import Block, Rows, Status
-from .import_table import Found, read_code_table, share_words
+from .import_table import ImportedCodes, read_code_table, share_words
 from .regressors import REGRESSORS, find_regressor
 
 FLAME = "flame-2020"
@@ -91,32 +91,32 @@ def import_codes(
         raise UsageError(f"import: unknown source {kind!r}; use --from {', '.join(SOURCES)}")
     if not Path(source).exists():
         raise DatasetError(f"import: {source} does not exist; check the path")
-    found = SOURCES[kind](listing, Path(source), columns)
+    imported = SOURCES[kind](listing, Path(source), columns)
     if notify:
-        for note in found.notes:
+        for note in imported.notes:
             notify(note)
-    if not found.codes and found.without:
-        (status, message), count = Counter(found.without.values()).most_common(1)[0]
+    if not imported.codes and imported.without:
+        (status, message), count = Counter(imported.without.values()).most_common(1)[0]
         raise DatasetError(
             f"import: {source} has no codes for any of {plural(len(listing), 'sample')}: "
-            f"{plural(len(found.without), 'row')} without valid codes, {count} of them {status.name}: {message}"
+            f"{plural(len(imported.without), 'row')} without valid codes, {count} of them {status.name}: {message}"
         )
-    if not found.codes:
+    if not imported.codes:
         raise DatasetError(
             f"import: nothing in {source} matches the id or file name of any of {plural(len(listing), 'sample')}; name "
             f"the codes by id, such as {listing.samples['id'].iat[0]}"
         )
-    blocks = _blocks(found)
-    rows = _rows(len(listing), found, blocks)
+    blocks = _blocks(imported)
+    rows = _rows(len(listing), imported, blocks)
     info = StoreInfo(
         dataset=listing.dataset,
         root=str(Path(listing.root).resolve()),
         classes=listing.classes,
         regressor={
-            "name": found.regressor,
+            "name": imported.regressor,
             "version": "imported",
             "source": kind,
-            "sets": _sets(found.regressor, blocks),
+            "sets": _sets(imported.regressor, blocks),
         },
         detector={"name": "unknown"},
     )
@@ -125,14 +125,14 @@ def import_codes(
     return dict(Counter(Status(int(code)).name for code in rows.status))
 
 
-def _blocks(found: Found) -> dict[str, Block]:
+def _blocks(imported: ImportedCodes) -> dict[str, Block]:
     """Blocks of the codes; each must be in all rows, with the same width."""
     widths: dict[str, Counter[int]] = {}
-    for codes in found.codes.values():
+    for codes in imported.codes.values():
         for name, values in codes.items():
             widths.setdefault(name, Counter())[len(values)] += 1
     for name, counts in widths.items():
-        if len(counts) > 1 or sum(counts.values()) != len(found.codes):
+        if len(counts) > 1 or sum(counts.values()) != len(imported.codes):
             sizes = ", ".join(
                 f"{plural(count, 'row')} of width {width}" for width, count in counts.most_common()
             )
@@ -143,8 +143,8 @@ def _blocks(found: Found) -> dict[str, Block]:
         name: Block(
             width=next(iter(counts)),
             unit=_UNITS.get(name, "1"),
-            basis=FLAME if name in _FLAME_BLOCKS else f"{found.regressor}-imported",
-            description=f"{name} of {found.regressor}, imported.",
+            basis=FLAME if name in _FLAME_BLOCKS else f"{imported.regressor}-imported",
+            description=f"{name} of {imported.regressor}, imported.",
         )
         for name, counts in widths.items()
     }
@@ -156,11 +156,11 @@ def _sets(regressor: str, blocks: dict[str, Block]) -> dict[str, list[str]]:
     return {name: list(of) for name, of in declared.items() if set(of) <= set(blocks)}
 
 
-def _rows(n: int, found: Found, blocks: dict[str, Block]) -> Rows:
+def _rows(n: int, imported: ImportedCodes, blocks: dict[str, Block]) -> Rows:
     rows = Rows.pending(n, blocks)
     for row in range(n):
-        rows.status[row], rows.message[row] = found.without.get(row, _NO_CODES)
-    for row, codes in found.codes.items():
+        rows.status[row], rows.message[row] = imported.without.get(row, _NO_CODES)
+    for row, codes in imported.codes.items():
         bad = [name for name, values in codes.items() if not np.isfinite(values).all()]
         if bad:
             rows.status[row], rows.message[row] = Status.failed, f"not finite: {', '.join(bad)}"
@@ -181,7 +181,7 @@ def _renamed(record: Mapping[str, np.ndarray], table: Mapping[str, tuple[str, ..
     return named
 
 
-def _smirk_json(listing: Listing, source: Path, columns: str | None) -> Found:
+def _smirk_json(listing: Listing, source: Path, columns: str | None) -> ImportedCodes:
     """Codes of ``<id>.json`` or ``<path>.json``, in the folder ``source`` or in sub-folders."""
     files = sorted(source.rglob("*.json"))
     names = [file.relative_to(source).as_posix().removesuffix(".json") for file in files]
@@ -208,7 +208,7 @@ def _smirk_json(listing: Listing, source: Path, columns: str | None) -> Found:
             without[row] = Status.failed, f"{path.name}: {problem}"
     regressor = "smirk" if keys & set(_SMIRK) - {"cam"} else "emoca"
     notes = (alignment.report("JSON files", listing.dataset), share_words("a JSON file", codes, listing))
-    return Found(regressor, codes, notes, without)
+    return ImportedCodes(regressor, codes, notes, without)
 
 
 def _folders_of_npy(
@@ -218,7 +218,7 @@ def _folders_of_npy(
     *,
     regressor: str,
     table: Mapping[str, tuple[str, ...]],
-) -> Found:
+) -> ImportedCodes:
     """Codes of folders ``<stem>00/exp.npy``, ... of EMOCA or inferno; the stem is the file name up to its first dot."""
     folders: dict[str, list[Path]] = {}
     for path in sorted(source.rglob("exp.npy")):
@@ -257,10 +257,10 @@ def _folders_of_npy(
         except Exception as exc:  # one bad file does not end the others
             without[row] = Status.failed, f"{folder.name}: {exc}"
     notes.append(share_words("a folder of codes", codes, listing))
-    return Found(regressor, codes, tuple(notes), without)
+    return ImportedCodes(regressor, codes, tuple(notes), without)
 
 
-SOURCES: Mapping[str, Callable[[Listing, Path, str | None], Found]] = {
+SOURCES: Mapping[str, Callable[[Listing, Path, str | None], ImportedCodes]] = {
     "smirk-json": _smirk_json,
     "emoca-npy": partial(_folders_of_npy, regressor="emoca", table=_EMOCA),
     "emica-npy": partial(_folders_of_npy, regressor="emica", table=_EMICA),

@@ -43,16 +43,16 @@ def read_annotations(folder: Path) -> Annotations:
     DatasetError : a file is damaged or holds no number.
     """
     stems, digest = _listed(folder)
-    places = [folder.parent / TABLE]
+    caches = [folder.parent / TABLE]
     with suppress(FileNotFoundError):  # a user without a home has no cache
-        places.append(_user_cache(folder))
-    for place in places:
-        if (kept := _kept(place, digest)) is not None:
+        caches.append(_user_cache(folder))
+    for cache in caches:
+        if (kept := _kept(cache, digest)) is not None:
             return kept
     annotations = _read(folder, stems)
-    for place in places:
+    for cache in caches:
         with suppress(OSError, RunError):
-            _keep(place, digest, annotations)
+            _keep(cache, digest, annotations)
             break
     return annotations
 
@@ -77,16 +77,16 @@ def _user_cache(folder: Path) -> Path:
     return cache_folder() / f"annotations-{name}.npz"
 
 
-def _kept(place: Path, digest: bytes) -> Annotations | None:
+def _kept(cache: Path, digest: bytes) -> Annotations | None:
     # a damaged table is made anew; NumPy does not always close a file that it opened
-    with suppress(Exception), place.open("rb") as file, np.load(file) as table:
+    with suppress(Exception), cache.open("rb") as file, np.load(file) as table:
         if table["digest"].tobytes() == digest:
             return {name: table[name] for name in _COLUMNS}
     return None
 
 
-def _keep(place: Path, digest: bytes, annotations: Annotations) -> None:
-    with replacing(place) as temporary, temporary.open("wb") as handle:
+def _keep(cache: Path, digest: bytes, annotations: Annotations) -> None:
+    with replacing(cache) as temporary, temporary.open("wb") as handle:
         np.savez(
             handle,
             digest=np.frombuffer(digest, np.uint8),

@@ -105,10 +105,10 @@ def archives_in(root: str | Path, dataset: Dataset) -> Archives:
         for path, size in (list_remote(where) if is_remote(where) else files_under(where))
         if _PACKED.sub("", path.lower().replace(".tgz", ".tar.gz")).endswith(suffix) and not is_hidden(path)
     ]
-    files = [one for one in every if one[0].lower().endswith(suffix)]
+    files = [file for file in every if file[0].lower().endswith(suffix)]
     if not files:
-        found = "" if is_remote(where) else contents(Path(where))
-        raise dataset.wrong_layout(root, f"{suffix} files", found=found)
+        present = "" if is_remote(where) else contents(Path(where))
+        raise dataset.wrong_layout(root, f"{suffix} files", present=present)
     return Archives(where, tuple(sorted(files)), tuple(sorted({path for path, _ in set(every) - set(files)})))
 
 

@@ -132,11 +132,11 @@ class Dataset(ABC):
         root: str | Path,
         missing: str,
         *,
-        found: str | None = None,
+        present: str | None = None,
         hint: str = "",
         error: type[DatasetError] = LayoutError,
     ) -> DatasetError:
         """Error for another layout: the missing part, the contents of the folder (empty: unknown), the layout."""
-        found = contents(Path(root)) if found is None else found
-        holds = f", which holds {found}" if found else ""
-        return error(f"{self.name}: no {missing} in {root}{holds}; {self.layout} (docs/datasets.md){hint}")
+        present = contents(Path(root)) if present is None else present
+        clause = f", which holds {present}" if present else ""
+        return error(f"{self.name}: no {missing} in {root}{clause}; {self.layout} (docs/datasets.md){hint}")

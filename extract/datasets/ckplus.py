@@ -61,7 +61,9 @@ class CkPlus(Dataset):
                 without_label += 1
                 continue
             folder = images / person / sequence
-            frames = [Frame(*one) for one in sorted(images_under(folder, root))] if folder.is_dir() else []
+            frames = (
+                [Frame(*image) for image in sorted(images_under(folder, root))] if folder.is_dir() else []
+            )
             if not frames:
                 without_frames.append(f"{person}/{sequence}")
                 continue

@@ -16,7 +16,7 @@ from ...features.samples import Listing
 from .base import Dataset, DatasetOptions
 from .files import skipped_note
 from .label_names import digit_notes, read_labels
-from .levels import Folder, Place, read_levels
+from .levels import Folder, FolderMeaning, read_levels
 
 
 class ImageFile(NamedTuple):
@@ -41,8 +41,8 @@ def list_class_folders(
     options: DatasetOptions,
     *,
     skipped: Counter[str],
-    found: str | None = None,
-) -> tuple[Listing, Mapping[Folder, Place]]:
+    present: str | None = None,
+) -> tuple[Listing, Mapping[Folder, FolderMeaning]]:
     """The samples of class folders.
 
     Parameters
@@ -52,39 +52,39 @@ def list_class_folders(
     images : all images; gone through once, never held together
     options : DatasetOptions
     skipped : kind -> other files; complete once the images are gone through
-    found : str, optional
+    present : str, optional
         Contents of the root, for messages; read from the disk by default.
 
     Returns
     -------
     listing : Listing
-    places : folder -> its class, split and group
+    meanings : folder -> its class, split and group
 
     Raises
     ------
     LayoutError : there is no class folder, or other folders stand in their place.
     """
-    places, notes = read_levels([folder for folder in folders if folder], dataset=dataset.name, root=root)
-    if not places:
-        raise dataset.wrong_layout(root, "images in class folders", found=found)
-    labels = read_labels({place.label for place in places.values()}, options.label_map)
+    meanings, notes = read_levels([folder for folder in folders if folder], dataset=dataset.name, root=root)
+    if not meanings:
+        raise dataset.wrong_layout(root, "images in class folders", present=present)
+    labels = read_labels({meaning.label for meaning in meanings.values()}, options.label_map)
     counts: dict[str, Counter[str]] = {}
     outside, first_outside = 0, list[str]()
 
     def rows() -> Iterator[dict[str, Any]]:
         nonlocal outside, first_outside
         for image in images:
-            place = places.get(image.folders)
-            if place is None:
+            meaning = meanings.get(image.folders)
+            if meaning is None:
                 outside += 1
                 first_outside = nsmallest(5, [*first_outside, image.path])
                 continue
-            counts.setdefault(place.split.name, Counter())[place.label] += 1
+            counts.setdefault(meaning.split.name, Counter())[meaning.label] += 1
             yield {
                 **row_of(image),
-                "label": labels.index[place.label],
-                "split": place.split,
-                "group": place.group or image.group,
+                "label": labels.index[meaning.label],
+                "split": meaning.split,
+                "group": meaning.group or image.group,
             }
 
     listing = dataset.listing(root, rows(), classes=labels.classes)
@@ -92,7 +92,7 @@ def list_class_folders(
     if outside:
         shown = listed(first_outside + [""] * (outside - len(first_outside)))
         notes.append(f"{plural(outside, 'image')} left out, outside of class folders: {shown}")
-    return replace(listing, notes=(*notes, *skipped_note(skipped))), places
+    return replace(listing, notes=(*notes, *skipped_note(skipped))), meanings
 
 
 def row_of(image: ImageFile) -> dict[str, Any]:

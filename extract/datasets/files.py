@@ -50,9 +50,9 @@ def walk(
     waiting = [(os.fspath(folder), "" if folder == root else posix(folder, root) + "/")]
     followed: set[tuple[str, ...]] = set()
     while waiting:
-        place, prefix = waiting.pop()
+        folder_path, prefix = waiting.pop()
         files = []
-        with os.scandir(place) as entries:
+        with os.scandir(folder_path) as entries:
             for entry in entries:
                 linked = entry.is_symlink()
                 if not (is_folder(entry) if linked else entry.is_dir(follow_symlinks=False)):
@@ -60,18 +60,18 @@ def walk(
                 elif is_system_folder(entry.name):
                     if skipped is not None and not entry.name.startswith("."):
                         skipped[f"folder {entry.name}"] += 1
-                elif not linked or _is_new(entry, place, prefix, followed):
+                elif not linked or _is_new(entry, folder_path, prefix, followed):
                     waiting.append((entry.path, f"{prefix}{entry.name}/"))
         yield prefix, files
 
 
-def _is_new(entry: os.DirEntry[str], place: str, prefix: str, followed: set[tuple[str, ...]]) -> bool:
+def _is_new(entry: os.DirEntry[str], folder_path: str, prefix: str, followed: set[tuple[str, ...]]) -> bool:
     """Whether a link leads neither to a folder above it nor to a folder that its class has already reached."""
     target = os.path.realpath(entry.path)
     above = [
-        place
+        folder_path
     ]  # the folders above, as far as the one where the walk began; links among them are resolved below
-    above += [(place := os.path.dirname(place)) for _ in range(prefix.count("/"))]  # noqa: PTH120
+    above += [(folder_path := os.path.dirname(folder_path)) for _ in range(prefix.count("/"))]  # noqa: PTH120
     if any(f"{os.path.realpath(folder)}/".startswith(f"{target.rstrip('/')}/") for folder in above):
         return False
     parts = f"{prefix}{entry.name}".split("/")
@@ -179,15 +179,15 @@ def find_all(
     level, linked = [root], {_identity(root)}
     every: list[Path] = []
     while level and further >= 0:
-        found: list[Path] = []
+        paths: list[Path] = []
         below: list[Path] = []
-        for place in level:
-            with os.scandir(place) as entries:
+        for parent in level:
+            with os.scandir(parent) as entries:
                 for entry in entries:
                     name = entry.name.lower()
                     if wanted(name):
                         if is_folder(entry) or is_file(entry):  # opening a pipe or a device would block
-                            found.append(Path(entry.path))
+                            paths.append(Path(entry.path))
                     elif (
                         not (is_image(name) or name.isdigit() or is_system_folder(name))
                         and name not in skip
@@ -198,7 +198,7 @@ def find_all(
                                 continue
                             linked.add(target)
                         below.append(Path(entry.path))
-        every += sorted(found)
+        every += sorted(paths)
         further -= bool(every)
         level = below
     return every
@@ -213,10 +213,10 @@ def _identity(folder: Path | str) -> tuple[int, int]:
 def files_in(folder: Path) -> dict[str, tuple[str, int]]:
     """Stem of each image in a folder -> its name and its size in bytes."""
     with os.scandir(folder) as entries:
-        found = sorted(
+        files = sorted(
             (entry.name, entry.stat().st_size) for entry in entries if is_image(entry.name) and is_file(entry)
         )
-    return {posixpath.splitext(name)[0]: (name, size) for name, size in found}
+    return {posixpath.splitext(name)[0]: (name, size) for name, size in files}
 
 
 def unlisted_note(present: Iterable[str], names: Collection[str], *, inside: str, why: str) -> list[str]:

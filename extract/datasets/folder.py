@@ -19,7 +19,7 @@ from .archive_files import is_hidden
 from .base import Dataset, DatasetOptions
 from .class_folders import ImageFile, list_class_folders, row_of
 from .files import holds_image, images_of, own_path, sample_id, size_of, skipped_note, walk
-from .levels import Folder, LevelError, Place
+from .levels import Folder, FolderMeaning, LevelError
 from .manifest import find_manifest
 from .splits import SHARES
 from .videos import Videos, is_video, video_id
@@ -48,11 +48,11 @@ class FolderDataset(Dataset):
             folders = {image.folders for image in images}
             if folders == {()}:
                 return self._unlabelled(root, images, skipped, videos)
-            listing, _ = list_class_folders(self, root, folders, images, options, skipped=skipped, found="")
+            listing, _ = list_class_folders(self, root, folders, images, options, skipped=skipped, present="")
             return replace(listing, notes=(*videos.notes(), *listing.notes))
         # the folder is walked twice, because a list of all files would take much memory
-        holds = {_parts(inside): _holds_media(files) for inside, files in walk(root, root)}
-        full = [folder for folder, images in holds.items() if images]
+        has_media = {_parts(inside): _holds_media(files) for inside, files in walk(root, root)}
+        full = [folder for folder, images in has_media.items() if images]
         images_here = _images(root, skipped, videos)
         if full == [()]:
             listing = self._unlabelled(str(root), images_here, skipped, videos)
@@ -60,9 +60,9 @@ class FolderDataset(Dataset):
                 note = f"WARNING {table.name} is not used: --dataset manifest reads labels from it"
                 listing = replace(listing, notes=(*listing.notes, note))
             return listing
-        listing, places = list_class_folders(self, str(root), full, images_here, options, skipped=skipped)
-        labels = {place.label for place in places.values()}
-        notes = (*videos.notes(), *listing.notes, *_empty(holds, labels), *_same_folders(root, places))
+        listing, meanings = list_class_folders(self, str(root), full, images_here, options, skipped=skipped)
+        labels = {meaning.label for meaning in meanings.values()}
+        notes = (*videos.notes(), *listing.notes, *_empty(has_media, labels), *_same_folders(root, meanings))
         return replace(listing, notes=notes)
 
     def _one_file(self, path: Path, options: DatasetOptions) -> Listing:
@@ -140,10 +140,12 @@ def _parts(inside: str) -> Folder:
     return tuple(inside.split("/")[:-1])
 
 
-def _empty(holds: Mapping[Folder, bool], labels: Collection[str]) -> list[str]:
+def _empty(has_media: Mapping[Folder, bool], labels: Collection[str]) -> list[str]:
     """Notes on folders that contain no image at any depth; only the uppermost ones are named."""
-    full = {folder[:depth] for folder, images in holds.items() if images for depth in range(len(folder) + 1)}
-    empty = [folder for folder in holds if folder not in full and folder[:-1] in full]
+    full = {
+        folder[:depth] for folder, images in has_media.items() if images for depth in range(len(folder) + 1)
+    }
+    empty = [folder for folder in has_media if folder not in full and folder[:-1] in full]
     if not empty:
         return []
     paths = sorted(("/".join(folder) for folder in empty), key=natural)
@@ -155,14 +157,14 @@ def _empty(holds: Mapping[Folder, bool], labels: Collection[str]) -> list[str]:
     return notes
 
 
-def _same_folders(root: Path, places: Mapping[Folder, Place]) -> list[str]:
+def _same_folders(root: Path, meanings: Mapping[Folder, FolderMeaning]) -> list[str]:
     """Warnings on links by which folders of different classes or splits are the same folder."""
-    meant: dict[str, dict[Place, str]] = {}
-    for folder, place in places.items():
+    folders_of: dict[str, dict[FolderMeaning, str]] = {}
+    for folder, meaning in meanings.items():
         path = root.joinpath(*folder)
-        meant.setdefault(os.path.realpath(path), {})[place] = "/".join(folder)
+        folders_of.setdefault(os.path.realpath(path), {})[meaning] = "/".join(folder)
     return [
         f"WARNING {' and '.join(sorted(folders.values()))} are one folder: its images have several labels or splits"
-        for folders in meant.values()
+        for folders in folders_of.values()
         if len(folders) > 1
     ]

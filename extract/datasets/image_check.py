@@ -75,11 +75,11 @@ def check_images(
         for batch in _read(listing.root, paths, jobs or 2 * cpu_count()):
             seen += batch
             if progress is not None:
-                progress(Counter(_outcome(one) for one in batch))
+                progress(Counter(_outcome(file) for file in batch))
     copies: dict[bytes, list[str]] = {}
-    for one in sorted(seen, key=lambda one: one.path):
-        if not one.problem:
-            copies.setdefault(one.digest, []).append(one.path)
+    for file in sorted(seen, key=lambda file: file.path):
+        if not file.problem:
+            copies.setdefault(file.digest, []).append(file.path)
     splits: dict[str, set[int]] = {}
     labels: dict[str, set[int]] = {}
     for path, split, label in zip(
@@ -91,11 +91,11 @@ def check_images(
     across = tuple(same for same in several if len(set().union(*(splits[path] for path in same))) > 1)
     return Check(
         images=len(paths),
-        missing=tuple(sorted(one.path for one in seen if one.problem == "missing")),
+        missing=tuple(sorted(file.path for file in seen if file.problem == "missing")),
         unreadable=tuple(
-            sorted(f"{one.path}: {one.problem}" for one in seen if one.problem not in ("", "missing"))
+            sorted(f"{file.path}: {file.problem}" for file in seen if file.problem not in ("", "missing"))
         ),
-        sizes=dict(Counter(one.size_wh for one in seen if not one.problem).most_common()),
+        sizes=dict(Counter(file.size_wh for file in seen if not file.problem).most_common()),
         across=across,
         disputed=tuple(same for same in several if len(set().union(*(labels[path] for path in same))) > 1),
         repeated=sum(len(same) - len(set().union(*(splits[path] for path in same))) for same in several),
@@ -125,5 +125,5 @@ def _look(root: str, paths: Sequence[str]) -> list[_File]:
     return seen
 
 
-def _outcome(one: _File) -> str:
-    return "ok" if not one.problem else "missing" if one.problem == "missing" else "unreadable"
+def _outcome(file: _File) -> str:
+    return "ok" if not file.problem else "missing" if file.problem == "missing" else "unreadable"

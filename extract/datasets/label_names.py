@@ -83,9 +83,9 @@ def read_labels(names: Iterable[str], label_map: str | None = None) -> Labels:
             f"label map: {label_map!r} has no class for {listed(unmapped)}; add {unmapped[0]}=NAME, or "
             f"{unmapped[0]}=none for no class"
         )
-    meant = {name: classes[label] if label >= 0 else "none" for name, label in index.items()}
-    words = ", ".join(f"{name} = {word}" for name, word in meant.items())
-    mapped = any(canonical(name) != word for name, word in meant.items())
+    names = {name: classes[label] if label >= 0 else "none" for name, label in index.items()}
+    words = ", ".join(f"{name} = {word}" for name, word in names.items())
+    mapped = any(canonical(name) != word for name, word in names.items())
     return Labels(index, classes, (f"labels as mapped: {words}",) if mapped else ())
 
 
@@ -169,7 +169,7 @@ def digit_notes(counts: Mapping[str, Mapping[str, int]], mapped: tuple[str, ...]
     digits = sorted({label for part in counts.values() for label in part}, key=natural)
     if not digits or not all(map(_is_number, digits)):
         return []
-    likely = next((found for part in counts.values() if (found := _likely_order(part))), None)
+    likely = next((order for part in counts.values() if (order := _likely_order(part))), None)
     if mapped:
         if likely is None or PRESETS[likely[1]][: len(mapped)] == mapped:
             return []
@@ -202,5 +202,5 @@ def _likely_order(part: Mapping[str, int]) -> tuple[str, str] | None:
                     abs(count / total - published[name] / whole)
                     for count, name in zip(own, order, strict=True)
                 )
-                best = min(best, (sum(shares) / 2, dataset, preset), key=lambda one: one[0])
+                best = min(best, (sum(shares) / 2, dataset, preset), key=lambda option: option[0])
     return (best[1], best[2]) if best[1] else None

@@ -39,7 +39,7 @@ class LevelError(LayoutError):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FolderMeaning:
     """Class, split and group (person or video) of the images in a folder, by the names of the folders above them."""
 
     label: str
@@ -58,7 +58,7 @@ class _Level:
 
 def read_levels(
     folders: Iterable[Folder], *, dataset: str, root: str
-) -> tuple[dict[Folder, Place], list[str]]:
+) -> tuple[dict[Folder, FolderMeaning], list[str]]:
     """Find which levels of folders are splits, groups and classes.
 
     Parameters
@@ -70,7 +70,7 @@ def read_levels(
 
     Returns
     -------
-    places : dict of folder to Place
+    meanings : dict of folder to FolderMeaning
         Without folders above the class folders, whose images have no class.
     notes : list of str
 
@@ -103,18 +103,20 @@ def read_levels(
                 "their labels in a table (--dataset manifest)"
             )
     levels = _class_level(levels, notes, dataset=dataset, root=root)
-    places = {
-        folder: Place(level.rest[0], level.split, level.group)
+    meanings = {
+        folder: FolderMeaning(level.rest[0], level.split, level.group)
         for folder, level in levels.items()
         if level.rest
     }
-    if odd := sorted({place.label for place in places.values() if split_named(place.label) is not None}):
+    if odd := sorted(
+        {meaning.label for meaning in meanings.values() if split_named(meaning.label) is not None}
+    ):
         raise LevelError(
             f"{dataset}: folders named as splits ({listed(odd)}) lie inside other splits, persons or classes of "
             f"{root}; give a folder with only one kind of them as ROOT"
         )
-    notes += _odd_classes({place.label for place in places.values()}) or _alike_inside(levels)
-    return places, notes
+    notes += _odd_classes({meaning.label for meaning in meanings.values()}) or _alike_inside(levels)
+    return meanings, notes
 
 
 def split_names(names: Collection[str]) -> dict[str, Split]:
@@ -130,13 +132,13 @@ def split_names(names: Collection[str]) -> dict[str, Split]:
         return alone
     words = {name: _words(name) for name in names}
     shared = set.intersection(*map(set, words.values()))
-    found = {}
+    splits = {}
     for name, parts in words.items():
         split = split_named(" ".join(word for word in parts if word not in shared and not word.isdecimal()))
         if split is not None:
-            found[name] = split
+            splits[name] = split
     # numbers may count splits (1_train, 2_test), not parts of one (train1, train2)
-    return found if len(found) > len(alone) and len({*found.values()}) > 1 else alone
+    return splits if len(splits) > len(alone) and len({*splits.values()}) > 1 else alone
 
 
 def _words(name: str) -> list[str]:
@@ -174,9 +176,9 @@ def _unwrapped(levels: dict[Folder, _Level], *, inside_split: bool = False) -> d
         if len(first) != 1 or not second:
             return levels
         name = min(first)
-        known = sum(map(_is_class, second)) > 1
+        has_classes = sum(map(_is_class, second)) > 1
         deeper = all(len(level.rest) != 1 for level in levels.values())
-        around = known or bool(split_names(second)) or (deeper and not inside_split)
+        around = has_classes or bool(split_names(second)) or (deeper and not inside_split)
         if _is_class(name) or split_named(name) is not None:
             return levels
         if not around and not (inside_split and deeper and name.lower() in _NO_CLASSES):
@@ -191,8 +193,8 @@ def _class_level(
     first = _names(levels)
     below: dict[str, set[str]] = {name: set() for name in first if not _is_class(name)}
     for level in levels.values():
-        if level.rest and (known := below.get(level.rest[0])) is not None:
-            known |= {canonical(name) for name in level.rest[1:] if _is_class(name)}
+        if level.rest and (classes := below.get(level.rest[0])) is not None:
+            classes |= {canonical(name) for name in level.rest[1:] if _is_class(name)}
     enough = 2 if len(below) < len(first) else 1  # beside classes, one known name below may be chance
     wrong = sorted((name for name, classes in below.items() if len(classes) >= enough), key=natural)
     if len(set().union(*(below[name] for name in wrong))) > 1:
@@ -207,7 +209,7 @@ def _class_level(
     if (
         len(set(named.values())) > 1
         and len(named) == len(second)
-        and {one.split for one in levels.values()} == {Split.none}
+        and {level.split for level in levels.values()} == {Split.none}
     ):
         notes.append(f"splits as the folders below the classes say{_in_words(named)}")
         return {
@@ -218,8 +220,8 @@ def _class_level(
 
 
 def _is_group(name: str) -> bool:
-    found = _GROUP.fullmatch(name)
-    return found is not None and split_named(found[1]) is None
+    match = _GROUP.fullmatch(name)
+    return match is not None and split_named(match[1]) is None
 
 
 def _groups_above(
@@ -232,12 +234,12 @@ def _groups_above(
     LevelError : their names say neither.
     """
     depths = (
-        next((depth for depth, name in enumerate(one.rest) if depth and _is_class(name)), 0)
-        for one in levels.values()
+        next((depth for depth, name in enumerate(of_folder.rest) if depth and _is_class(name)), 0)
+        for of_folder in levels.values()
     )
     depth = min(filter(None, depths))
     classes = sorted(_names(levels, depth), key=natural)
-    deep = {folder: one for folder, one in levels.items() if len(one.rest) > depth}
+    deep = {folder: of_folder for folder, of_folder in levels.items() if len(of_folder.rest) > depth}
     groups_at = splits_at = -1
     named: dict[str, Split] = {}
     for level in range(depth):
@@ -262,15 +264,15 @@ def _groups_above(
         )
     if splits_at >= 0:
         notes.append(f"splits as the folders say{_in_words(named)}")
-    found = {}
-    for folder, one in levels.items():
-        if len(one.rest) <= depth:
-            found[folder] = _Level(())
+    assigned = {}
+    for folder, of_folder in levels.items():
+        if len(of_folder.rest) <= depth:
+            assigned[folder] = _Level(())
             continue
-        group = one.rest[groups_at] if groups_at >= 0 else ""
-        split = named[one.rest[splits_at]] if splits_at >= 0 else one.split
-        found[folder] = _Level(one.rest[depth:], split, group)
-    return found
+        group = of_folder.rest[groups_at] if groups_at >= 0 else ""
+        split = named[of_folder.rest[splits_at]] if splits_at >= 0 else of_folder.split
+        assigned[folder] = _Level(of_folder.rest[depth:], split, group)
+    return assigned
 
 
 def _in_words(named: Mapping[str, Split]) -> str:

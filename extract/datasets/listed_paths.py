@@ -143,10 +143,10 @@ class _Alike:
         folder, _, name = path.rpartition("/")
         if folder not in self._folders:
             self._folders[folder] = self._list(folder)
-        there = self._folders[folder]
-        names = there.get(_key(name), [])
+        by_name = self._folders[folder]
+        names = by_name.get(_key(name), [])
         if not names and without_image_suffix(name) == name:
-            names = there.get(f"{_key(name)}.", [])
+            names = by_name.get(f"{_key(name)}.", [])
         return posixpath.join(folder, names[0]) if len(names) == 1 else None
 
     def _list(self, folder: str) -> dict[str, list[str]]:

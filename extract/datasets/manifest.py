@@ -85,8 +85,8 @@ class ManifestDataset(Dataset):
                 inside = f"; {root / named} exists: pass this path" if (root / named).is_file() else ""
                 raise DatasetError(f"manifest: {named} does not exist{inside or '; check the path'}")
             return Path(named)
-        if found := find_manifest(root):
-            return found
+        if usual := find_manifest(root):
+            return usual
         raise self.wrong_layout(root, "manifest.csv or manifest.parquet")
 
 
@@ -107,7 +107,7 @@ def _used_columns(file: Path, table: pd.DataFrame) -> tuple[dict[str, str], list
         raise DatasetError(
             f"manifest: {file} has no header line ({list_columns(names)}); add one that names the column path"
         )
-    known = {
+    columns = {
         "path": find_column(names, PATH_NAMES)
         or next((name for name in names if _holds_images(table[name])), None),
         "id": find_column(names, ("id", "sample id")),
@@ -115,25 +115,25 @@ def _used_columns(file: Path, table: pd.DataFrame) -> tuple[dict[str, str], list
         "group": find_column(names, GROUP_NAMES),
         **{corner: find_column(names, (corner,)) for corner in BOX_COLUMNS},
     }
-    if known["path"] is None:
+    if columns["path"] is None:
         raise DatasetError(
             f"manifest: {file} has no column path, only {list_columns(names)}; add or rename one"
         )
-    if known["id"] == known["path"]:
-        known["id"] = None
-    if known["group"] == known["path"]:  # a column video: its frames are a group anyway
-        known["group"] = None
-    known["valence"], known["arousal"] = va_columns(names) or (
+    if columns["id"] == columns["path"]:
+        columns["id"] = None
+    if columns["group"] == columns["path"]:  # a column video: its frames are a group anyway
+        columns["group"] = None
+    columns["valence"], columns["arousal"] = va_columns(names) or (
         find_column(names, ("valence",)),
         find_column(names, ("arousal",)),
     )
-    if known["label"] in (known["valence"], known["arousal"]):
-        known["label"] = None
+    if columns["label"] in (columns["valence"], columns["arousal"]):
+        columns["label"] = None
     # Of the usual names only split is sure to mean one; a column set or part may hold other things.
     split = find_column(names, SPLIT_NAMES)
     if split is not None and (split.strip().lower() == "split" or _holds_splits(table[split])):
-        known["split"] = split
-    used = {name: column for name in COLUMNS if (column := known.get(name)) is not None}
+        columns["split"] = split
+    used = {name: column for name in COLUMNS if (column := columns.get(name)) is not None}
     return used, _renamed(used, file)
 
 

@@ -87,20 +87,20 @@ class ParquetDataset(Dataset):
 
 def _columns(archive: ParquetRows, unread: set[str]) -> tuple[dict[str, list[Any]], str]:
     """The columns that are used, by the sample table's names; and the label's name in the file."""
-    there = {name.lower(): name for name in archive.names}
-    used = {name: there[name] for name in COLUMNS if name in there and name != "path"}
-    if (label := find_label(there)) is not None:
-        used["label"] = there[label]
-    box = there.get("box")
+    names = {name.lower(): name for name in archive.names}
+    used = {name: names[name] for name in COLUMNS if name in names and name != "path"}
+    if (label := find_label(names)) is not None:
+        used["label"] = names[label]
+    box = names.get("box")
     read = archive.columns([*used.values(), *([box] if box else [])])
     columns = {name: read[column] for name, column in used.items()}
     if box:
         corners = [
-            list(one) if isinstance(one, Sequence) and len(one) == len(BOX_COLUMNS) else [None] * 4
-            for one in read[box]
+            list(cell) if isinstance(cell, Sequence) and len(cell) == len(BOX_COLUMNS) else [None] * 4
+            for cell in read[box]
         ]
-        columns |= {name: [one[i] for one in corners] for i, name in enumerate(BOX_COLUMNS)}
-    unread |= {*there.values()} - {*used.values(), box, archive.image.partition(".")[0]}
+        columns |= {name: [cell[i] for cell in corners] for i, name in enumerate(BOX_COLUMNS)}
+    unread |= {*names.values()} - {*used.values(), box, archive.image.partition(".")[0]}
     return columns, used.get("label", "")
 
 

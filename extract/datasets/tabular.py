@@ -78,8 +78,8 @@ def list_table(
 
 def find_label(names: Iterable[str]) -> str | None:
     """The column of labels: ``label``, else another usual name in lower case."""
-    there = set(names)
-    return next((name for name in LABEL_NAMES if name in there), None)
+    present = set(names)
+    return next((name for name in LABEL_NAMES if name in present), None)
 
 
 def _cleaned(cells: Sequence[Any]) -> list[str]:

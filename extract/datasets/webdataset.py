@@ -60,8 +60,8 @@ class WebDataset(Dataset):
             records += shard
             notes += note
         if not records:
-            found = f"compressed files only ({listed(packed)}), to be unpacked" if packed else ""
-            raise self.wrong_layout(root, "images", found=found)
+            present = f"compressed files only ({listed(packed)}), to be unpacked" if packed else ""
+            raise self.wrong_layout(root, "images", present=present)
         notes = [*replace(shards, packed=(*shards.packed, *packed)).notes, *notes, *skipped_note(skipped)]
         names = {*COLUMNS} & {name for record in records for name in record}
         table = {name: [record.get(name) for record in records] for name in names}
@@ -164,5 +164,5 @@ def _class_names(shards: Archives) -> tuple[str, ...]:
                 raise DatasetError(
                     f"webdataset: {path} is no list of class names: {exc}; write one name per line"
                 ) from exc
-            return tuple(str(one).strip() for one in names if str(one).strip())
+            return tuple(str(name).strip() for name in names if str(name).strip())
     return ()

@@ -49,7 +49,7 @@ class ZipDataset(Dataset):
             ]
         folders = {image.folders for image in images}
         listing, _ = list_class_folders(
-            self, archives.root, folders, images, options, skipped=skipped, found=""
+            self, archives.root, folders, images, options, skipped=skipped, present=""
         )
         return replace(listing, notes=(*notes, *listing.notes))
 

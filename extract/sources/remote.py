@@ -46,7 +46,7 @@ def list_remote(root: str) -> list[tuple[str, int]]:
     """
     try:
         with _border(root) as (storage, path):
-            found = storage.find(path, detail=True)
+            files = storage.find(path, detail=True)
     except OSError as exc:
         raise DatasetError(
             f"{root}: the folder cannot be read: {exc}; check the address and your access"
@@ -54,7 +54,7 @@ def list_remote(root: str) -> list[tuple[str, int]]:
     above = path.rstrip("/") + "/"
     return sorted(
         (name.removeprefix(above), int(about.get("size") or 0))
-        for name, about in found.items()
+        for name, about in files.items()
         if name.startswith(above)
     )
 

@@ -190,8 +190,8 @@ class VideoFrames:
     def _key_before(self, number: int) -> int:
         if not self._by_stamp:
             return 0
-        place = int(np.searchsorted(self._index.keys, number, side="right")) - 1
-        return int(self._index.keys[place]) if place >= 0 else 0
+        position = int(np.searchsorted(self._index.keys, number, side="right")) - 1
+        return int(self._index.keys[position]) if position >= 0 else 0
 
     def _decode(self, start: int) -> Iterator[tuple[int, Any]]:
         """Numbers and frames from a key frame on; damaged packets are skipped."""
@@ -207,25 +207,25 @@ class VideoFrames:
             for frame in _frames(container, stream):
                 if frame.pts is None:
                     continue
-                here = int(np.searchsorted(stamps, frame.pts))
-                if here < len(stamps) and stamps[here] == frame.pts:
-                    yield here, frame
+                number = int(np.searchsorted(stamps, frame.pts))
+                if number < len(stamps) and stamps[number] == frame.pts:
+                    yield number, frame
 
     def _stamps_agree(self) -> bool:
         """Whether the first frames have the time stamps of the first packets, in order."""
-        stamps, place = self._index.stamps, 0
+        stamps, position = self._index.stamps, 0
         assert stamps is not None
         with _opened(self._file) as container:
             if container.format.name.split(",")[0] in _TRUSTED:
                 return True
             for frame in _frames(container, _stream(container, self._file.name)):
-                if place >= min(_CHECKED, len(stamps)):
+                if position >= min(_CHECKED, len(stamps)):
                     break
                 # frames may be missing, but not out of order
-                here = -1 if frame.pts is None else int(np.searchsorted(stamps, frame.pts))
-                if here < place or here >= len(stamps) or stamps[here] != frame.pts:
+                number = -1 if frame.pts is None else int(np.searchsorted(stamps, frame.pts))
+                if number < position or number >= len(stamps) or stamps[number] != frame.pts:
                     return False
-                place = here + 1
+                position = number + 1
         return True
 
 
@@ -294,11 +294,11 @@ def _index(container: av.container.InputContainer, stream: av.VideoStream, name:
     if not stamps:
         raise Unreadable(f"{name} has no frames")
     duration = container.duration / 1e6 if container.duration else float("nan")
-    known = None if None in stamps else np.unique(np.array(stamps, np.int64))
-    if known is not None and len(known) == len(stamps) and stream.time_base:
-        seconds = (known - known[0]) * float(stream.time_base)
+    ascending = None if None in stamps else np.unique(np.array(stamps, np.int64))
+    if ascending is not None and len(ascending) == len(stamps) and stream.time_base:
+        seconds = (ascending - ascending[0]) * float(stream.time_base)
         return VideoIndex(
-            seconds, known, np.searchsorted(known, np.array(keys, np.int64)), stream.frames, duration
+            seconds, ascending, np.searchsorted(ascending, np.array(keys, np.int64)), stream.frames, duration
         )
     rate = float(stream.average_rate or 0)
     seconds = np.arange(len(stamps)) / rate if rate > 0 else np.full(len(stamps), np.nan)
