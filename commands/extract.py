@@ -122,6 +122,9 @@ def extract(
     from ..extract.config import ExtractConfig
     from ..extract.run import extract_codes, rows_of_part
 
+    if faces not in ("largest", "all"):
+        raise UsageError(f"faces: {faces!r} is unknown; choose largest or all")
+    share = None if part is None else _part(part)
     samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map, fps)
     config = ExtractConfig(
         regressor=regressor,
@@ -134,9 +137,6 @@ def extract(
     )
     if faces == "all":
         samples = _every_face(samples, config, jobs)
-    elif faces != "largest":
-        raise UsageError(f"faces: {faces!r} is unknown; choose largest or all")
-    share = None if part is None else _part(part)
     rows = len(samples if share is None else samples.samples[rows_of_part(share, len(samples))])
     with kept_when_interrupted("finished shards"), counting("extract", rows) as progress:
         summary = extract_codes(

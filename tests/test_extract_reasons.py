@@ -57,7 +57,7 @@ def test_files_that_lie_one_folder_deeper(tmp_path: Path, ig3d: Run) -> None:
     ended = extracted(ig3d, tmp_path, tmp_path / "data", "--dataset", "manifest")
     assert ended.returncode == 1
     assert "missing: 6 rows (happy/0000, happy/0001, happy/0002 and 3 more): no such file" in ended.stderr
-    hint = f"they are in {tmp_path / 'data' / 'images'}: give that as the root"
+    hint = f"the files are in {tmp_path / 'data' / 'images'}: pass it as ROOT"
     assert hint in " ".join(ended.stderr.split())
 
 

@@ -330,6 +330,10 @@ def test_a_damaged_or_missing_video_of_a_table_has_one_row(tmp_path: Path) -> No
     samples = manifest(tmp_path, "path,start,label\na.mp4,1,sad\nb.mp4,,happy\n").samples
     assert samples["id"].tolist() == ["a#000000", "b#000000"]
     assert samples["size_bytes"].tolist() == [0, -1]
+    notes = manifest(tmp_path, "path,start,label\na.mp4,1,sad\nb.mp4,,happy\n").notes
+    assert [note for note in notes if "b.mp4" in note] == [
+        "no file for 1 listed image (b.mp4#000000); the rows are kept, as missing or unreadable"
+    ]
 
 
 def test_intervals_of_a_missing_video_are_one_row(tmp_path: Path) -> None:

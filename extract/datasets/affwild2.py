@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,30 @@ from .videos import Videos, is_video
 _SIDE = re.compile(r"_(left|right)$")
 # a first line of numbers is a label already: some copies have lost the header
 _NUMBERS = re.compile(r"[-+.\deE,; \t]+")
+
+
+@dataclass(slots=True)
+class _LeftOut:
+    """Frames, lists and videos that are left out."""
+
+    not_annotated: int = 0
+    without_line: int = 0
+    of_two: list[str] = field(default_factory=list)
+    videos: list[str] = field(default_factory=list)
+
+    def notes(self) -> Iterator[str]:
+        if self.not_annotated:
+            yield f"{plural(self.not_annotated, 'frame')} left out, marked as not annotated"
+        if self.without_line:
+            yield f"{plural(self.without_line, 'frame')} left out, without a line in their video's list"
+        if self.of_two:
+            yield (
+                f"{plural(len(self.of_two), 'list')} of one of two people left out, which need cropped_aligned/: "
+                f"{listed(self.of_two)}"
+            )
+        if self.videos:
+            videos = plural(len(self.videos), "annotated video")
+            yield f"{videos} left out, not under the root: {listed(self.videos)}"
 
 
 class AffWild2(Dataset):
@@ -111,53 +135,35 @@ class AffWild2(Dataset):
         }
         if not paths:
             raise self.wrong_layout(root, "cropped_aligned/ or videos")
-        videos = Videos(str(root), options.fps)
-        skipped, of_two, beyond = list[str](), list[str](), Counter[str]()
+        videos, left_out = Videos(str(root), options.fps), _LeftOut()
+        listing = self.listing(root, self._frames_of_videos(root, lists, paths, videos, left_out))
+        return replace(listing, notes=(*videos.notes(), *left_out.notes()))
 
-        def rows() -> Iterator[dict[str, Any]]:
-            for file, split in sorted(lists.items()):
-                if _SIDE.search(file.stem):
-                    of_two.append(file.stem)
-                    continue
-                if (path := paths.get(file.stem)) is None:
-                    skipped.append(file.stem)
-                    continue
-                lines, _ = self._lines(file)
-                size = size_of(root / path)
-                for frame in videos.frames(path):
-                    if frame.number >= len(lines):
-                        beyond["frames"] += 1
-                    elif (annotation := lines[frame.number]) is None:
-                        beyond["unannotated"] += 1
-                    else:
-                        row = {
-                            "id": frame.id,
-                            "path": frame.path,
-                            "split": split,
-                            "group": file.stem,
-                            "time": frame.time,
-                        }
-                        yield {**row, "size_bytes": size, **annotation}
-
-        listing = self.listing(root, rows())
-        notes = [
-            *videos.notes(),
-            f"{plural(beyond['unannotated'], 'frame')} left out, marked as not annotated",
-        ]
-        if beyond["frames"]:
-            notes.append(
-                f"{plural(beyond['frames'], 'frame')} left out, without a line in their video's list"
-            )
-        if of_two:
-            notes.append(
-                f"{plural(len(of_two), 'list')} of one of two people left out, which need cropped_aligned/: "
-                f"{listed(of_two)}"
-            )
-        if skipped:
-            notes.append(
-                f"{plural(len(skipped), 'annotated video')} left out, not under the root: {listed(skipped)}"
-            )
-        return replace(listing, notes=tuple(notes))
+    def _frames_of_videos(
+        self,
+        root: Path,
+        lists: Mapping[Path, Split],
+        paths: Mapping[str, str],
+        videos: Videos,
+        left_out: _LeftOut,
+    ) -> Iterator[dict[str, Any]]:
+        """Rows of the annotated frames; ``paths`` are those of the videos by name."""
+        for file, split in sorted(lists.items()):
+            if _SIDE.search(file.stem):
+                left_out.of_two.append(file.stem)
+                continue
+            if (path := paths.get(file.stem)) is None:
+                left_out.videos.append(file.stem)
+                continue
+            lines, _ = self._lines(file)
+            common = {"split": split, "group": file.stem, "size_bytes": size_of(root / path)}
+            for frame in videos.frames(path):
+                if frame.number >= len(lines):
+                    left_out.without_line += 1
+                elif (annotation := lines[frame.number]) is None:
+                    left_out.not_annotated += 1
+                else:
+                    yield {"id": frame.id, "path": frame.path, "time": frame.time, **common, **annotation}
 
     def _lines(self, file: Path) -> tuple[list[dict[str, Any] | None], bool]:
         """Annotation of each frame, None for those without; and whether the first line is a header."""

@@ -64,7 +64,7 @@ def find_listed(
     if paths and all(size < 0 for size in sizes):
         folder = _folder_of_all(root, paths)
         remedy = (
-            f"they are in {root / folder}: give that as the root, or write {folder}/ before the paths"
+            f"the files are in {root / folder}: pass it as ROOT, or write {folder}/ before the paths"
             if folder
             else f"the folder holds {contents(root)}"
         )

@@ -115,7 +115,8 @@ class Videos:
         except Unavailable:
             raise
         except (FileNotFoundError, Unreadable) as exc:
-            self._damaged.append(f"{path} ({exc})")
+            if isinstance(exc, Unreadable):  # others are reported as listed files that do not exist
+                self._damaged.append(f"{path} ({exc})")
             return Video([Frame(0, f"{name}#000000", f"{path}#000000", np.nan)], np.empty(0))
         try:
             numbers = index.at_rate(self.fps)
