@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import StoreError, plural
 from .blocks import choose_blocks_of, column_names
 from .classes import canonical_all
+from .content import hash_contents
 from .fusion_table import BlockUse
 from .merge import merge_same, stack
 from .quality import face_quality
@@ -36,6 +37,7 @@ class Codes:
     columns : d names
     blocks : the blocks that the columns are made of, in order
     quality : (n, 6) float64 (:func:`~.quality.face_quality`), of the first store of each dataset
+    image_hash : (n,) int64 (:func:`~.content.hash_contents`), 0 for an image that no store has read
     source : str
         Names of the stores, for messages.
     sources : name of the input -> files, hashes and regressors
@@ -49,6 +51,7 @@ class Codes:
     columns: tuple[str, ...]
     blocks: tuple[BlockUse, ...]
     quality: np.ndarray
+    image_hash: np.ndarray
     source: str
     sources: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -109,6 +112,7 @@ def read_codes(paths: Sequence[Path], *, blocks: str = "full") -> tuple[pd.DataF
             columns=tuple(columns),
             blocks=tuple(used),
             quality=np.concatenate([part.quality for part in parts]),
+            image_hash=np.concatenate([part.image_hash for part in parts]),
             source=source,
             sources={
                 "3d": source,
@@ -212,12 +216,13 @@ def _check_same(
 
 @dataclass(frozen=True, slots=True)
 class _Dataset:
-    """One data set of n samples, sorted by id: sample table, (n, d) codes and (n, 6) quality."""
+    """One data set of n samples, sorted by id: sample table, (n, d) codes, (n, 6) quality and (n,) image hashes."""
 
     source: str
     samples: pd.DataFrame
     values: np.ndarray
     quality: np.ndarray
+    image_hash: np.ndarray
     notes: tuple[str, ...]
 
 
@@ -231,8 +236,12 @@ def _read_dataset(stores: Mapping[str, CodeStore], pairs: Sequence[tuple[str, st
     quality = face_quality(first)[order[name]]
     source = " + ".join(store.path.name for store in stores.values())
     samples = [_samples(store, order[name]) for name, store in stores.items()]
+    digests = [store.column("sample/digest")[order[name]] for name, store in stores.items()]
+    image_hash = hash_contents(digests[0])
+    for digest in digests[1:]:
+        image_hash = np.where(image_hash != 0, image_hash, hash_contents(digest))
     if not others:
-        return _Dataset(source, samples[0], values, quality, ())
+        return _Dataset(source, samples[0], values, quality, image_hash, ())
     covered = np.isfinite(values).all(axis=1)
     merged = merge_same(samples, source=source)
     each = ", ".join(
@@ -242,7 +251,6 @@ def _read_dataset(stores: Mapping[str, CodeStore], pairs: Sequence[tuple[str, st
         f"{source}: aligned by id, {plural(len(merged), 'row')}, of which {int(covered.sum())} have codes in "
         f"each ({each})"
     ]
-    digests = [store.column("sample/digest")[order[name]] for name, store in stores.items()]
     for store, digest in zip(list(stores.values())[1:], digests[1:], strict=True):
         read = digests[0].any(axis=1) & digest.any(axis=1)
         other = int((read & (digests[0] != digest).any(axis=1)).sum())
@@ -251,7 +259,7 @@ def _read_dataset(stores: Mapping[str, CodeStore], pairs: Sequence[tuple[str, st
                 f"WARNING {first.path.name} and {store.path.name}: {plural(other, 'row')} of the same id were "
                 "extracted from different image files"
             )
-    return _Dataset(source, merged, values, quality, tuple(notes))
+    return _Dataset(source, merged, values, quality, image_hash, tuple(notes))
 
 
 def _samples(store: CodeStore, order: np.ndarray) -> pd.DataFrame:

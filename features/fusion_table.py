@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ..errors import PredictionsError
+from .content import hash_ids
 from .predictions import VA
 from .samples import Split
 
@@ -60,6 +61,8 @@ class FusionTable:
         Whether the file of ``two_d`` states that its predictions of the train split are out of fold.
     two_d_network : str
         Name and weights of the network of ``two_d``; empty if the file does not name them.
+    image_hash : (n,) int64 or None
+        Hash of each sample's image (:func:`~.content.hash_contents`), 0 if unknown.
     """
 
     task: str
@@ -81,6 +84,7 @@ class FusionTable:
     quality_columns: tuple[str, ...] = ()
     two_d_out_of_fold: bool = False
     two_d_network: str = ""
+    image_hash: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         n, k = len(self.id), len(self.columns)
@@ -93,6 +97,7 @@ class FusionTable:
             **({} if self.three_d is None else {"three_d": (n, k)}),
             **({} if self.codes is None else {"codes": (n, len(self.code_columns))}),
             **({} if self.quality is None else {"quality": (n, len(self.quality_columns))}),
+            **({} if self.image_hash is None else {"image_hash": (n,)}),
         }
         for name, shape in shapes.items():
             got = np.shape(getattr(self, name))
@@ -155,9 +160,26 @@ class FusionTable:
         keys = np.where(self.group != "", np.char.add("g:", self.group), np.char.add("i:", self.id))
         return np.unique(keys, return_inverse=True)[1].reshape(-1)
 
+    @property
+    def content(self) -> np.ndarray:
+        """(n,) int64: hash of each sample's image, or of its id if the image is unknown."""
+        ids = hash_ids(self.id)
+        return ids if self.image_hash is None else np.where(self.image_hash != 0, self.image_hash, ids)
+
     def take(self, rows: np.ndarray) -> FusionTable:
         """The table reduced to these rows (mask or indices)."""
-        names = ("id", "group", "split", "labels", "targets", "two_d", "codes", "three_d", "quality")
+        names = (
+            "id",
+            "group",
+            "split",
+            "labels",
+            "targets",
+            "two_d",
+            "codes",
+            "three_d",
+            "quality",
+            "image_hash",
+        )
         return replace(
             self,
             **{name: getattr(self, name)[rows] for name in names if getattr(self, name) is not None},

@@ -209,6 +209,7 @@ def load_table(
         quality_columns=() if codes is None else QUALITY_COLUMNS,
         two_d_out_of_fold=first.out_of_fold and bool(train_rows.any()),
         two_d_network=network_of(inputs.two_d[0]),
+        image_hash=None if codes is None else codes.image_hash,
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ..errors import UsageError
+from ..errors import UsageError, plural
 from ..features.fusion_table import FusionTable
 from ..features.groups import regrouped
 from ..features.inputs import Inputs
@@ -27,7 +27,7 @@ from .diagnostics import check_figures, check_rows, diagnostic
 from .fold_models import NESTED
 from .head_fits import FittedHeads, ScoreFolder, fit_heads
 from .heads import custom_path, untrusted_types
-from .model import FusionModel, without_threads
+from .model import FusionModel, hashes_of, without_threads
 from .plan import EvaluationPlan, plan_fusion
 from .progress import Progress
 from .result import Result, fields_of_plan, figures_of_plan
@@ -262,9 +262,9 @@ def _model(crossfit: CrossFit, head: Any, rules: dict[str, Rule]) -> FusionModel
         head=without_threads(head),
         rules={name: without_threads(rule) for name, rule in rules.items()},
         calibrate=crossfit.settings.calibrate,
-        trained_ids=table.id[trained],
-        calibration_ids=table.id[plan.calibration],
-        fitted_on=plan.fit_name,
+        trained=hashes_of(table, trained),
+        calibration=hashes_of(table, plan.calibration),
+        fitted_on=f"{plan.fit_name} ({plural(len(plan.calibration), 'row')})",
         network=table.two_d_network,
         shares=shares,
     )

@@ -6,7 +6,6 @@ pickle, so that reading it does not execute code of the file.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import zipfile
@@ -23,14 +22,15 @@ from sklearn.base import BaseEstimator
 from .. import __version__
 from ..errors import ModelError, listed, shorten
 from ..features.atomic import replacing
-from ..features.fusion_table import BlockUse, digest_of
+from ..features.content import hash_ids
+from ..features.fusion_table import BlockUse, FusionTable
 from . import heads, rules
 from .class_shares import ClassCounts, RuleShares
 from .tree_text import check_text, texts_in
 from .versions import versions
 
 FORMAT = "ig3d-fusion-model"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MAX_BYTES = 512 << 20  # of a file, compressed and uncompressed; models take a few MB
 _MAX_MEMBERS = 20_000
 # Types of ig3d that a model file may contain, in addition to those of scikit-learn and NumPy that skops trusts.
@@ -53,11 +53,10 @@ class FusionModel:
     head : scikit-learn estimator; None if the 3D predictions came from a file
     rules : name -> fitted rule; includes ``2d-recalibrated``
     calibrate : calibration of both predictions that is part of every rule, as in the configuration
-    trained_ids, calibration_ids : (m,) str
-        Ids of the rows with 3D that the head was fitted on, and that the rules were fitted on. Their uint64 hashes
-        (:func:`hashes_of`) in a model that was read from a file.
+    trained, calibration : (m,) int64
+        Hashes (:func:`hashes_of`) of the rows with 3D that the head was fitted on, and that the rules were fitted on.
     fitted_on : str
-        Description of the calibration rows, such as ``the val split``.
+        Description of the calibration rows, such as ``the val split (120 rows)``.
     network : str
         Name and weights of the 2D network; empty if its predictions do not name them.
     shares : ``2d`` and each rule -> class shares on the calibration rows; empty for valence-arousal
@@ -70,8 +69,8 @@ class FusionModel:
     head: Any
     rules: Mapping[str, rules.Rule]
     calibrate: str
-    trained_ids: np.ndarray
-    calibration_ids: np.ndarray
+    trained: np.ndarray
+    calibration: np.ndarray
     fitted_on: str
     network: str = ""
     shares: Mapping[str, RuleShares] = field(default_factory=dict)
@@ -95,12 +94,10 @@ class FusionModel:
         return rules.RECALIBRATED if self.fits(rule) else "2d"
 
 
-def hashes_of(ids: np.ndarray) -> np.ndarray:
-    """(n,) uint64 hashes of ids (n,); hashes are returned unchanged. A model file has hashes instead of ids."""
-    if ids.dtype.kind == "u":
-        return ids
-    digests = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids.tolist())
-    return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
+def hashes_of(table: FusionTable, rows: np.ndarray) -> np.ndarray:
+    """(m,) int64, ascending: hashes of the images of rows, and of their ids for new rows whose images are unknown."""
+    part = table.take(rows)
+    return np.union1d(part.content, hash_ids(part.id))
 
 
 def without_threads(part: Any) -> Any:
@@ -166,11 +163,8 @@ def _model_bytes(model: FusionModel) -> bytes:
         "calibrate": model.calibrate,
         "head": model.head,
         "rules": dict(model.rules),
-        "trained_ids": np.sort(hashes_of(model.trained_ids)),
-        "calibration_ids": np.sort(hashes_of(model.calibration_ids)),
-        "calibration_sha256": ""
-        if model.calibration_ids.dtype.kind == "u"
-        else digest_of(model.calibration_ids),
+        "trained": model.trained,
+        "calibration": model.calibration,
         "fitted_on": model.fitted_on,
         "network": model.network,
         "shares": {
@@ -252,8 +246,8 @@ def _model(content: dict[str, Any]) -> FusionModel:
         head=content["head"],
         rules=content["rules"],
         calibrate=content["calibrate"],
-        trained_ids=content["trained_ids"],
-        calibration_ids=content["calibration_ids"],
+        trained=content["trained"],
+        calibration=content["calibration"],
         fitted_on=content["fitted_on"],
         network=content.get("network", ""),
         shares={name: _shares(stored) for name, stored in content["shares"].items()},
@@ -287,9 +281,9 @@ def _model(content: dict[str, Any]) -> FusionModel:
         raise ValueError("the class shares are not those of the rules")
     if any(len(shares.implied) != len(model.classes) for shares in model.shares.values()):
         raise ValueError("the class shares are not those of the classes")
-    for ids in (model.trained_ids, model.calibration_ids):
-        if not isinstance(ids, np.ndarray) or ids.ndim != 1 or ids.dtype.kind != "u":
-            raise ValueError("the ids are not hashes")
+    for hashes in (model.trained, model.calibration):
+        if not isinstance(hashes, np.ndarray) or hashes.ndim != 1 or hashes.dtype.kind != "i":
+            raise ValueError("the rows are not hashes")
     for text in texts_in([model.head, dict(model.rules)]):
         if text != "":  # empty for a single class, or if trees did not improve the rule
             check_text(text)

@@ -11,7 +11,7 @@ from ..errors import Ig3dError, ModelError, shorten
 from ..features.fusion_table import FusionTable
 from .conditions import as_predictions, columns_of
 from .head_fits import scores_by
-from .model import FusionModel, hashes_of
+from .model import FusionModel
 from .rules import RECALIBRATED
 
 
@@ -99,14 +99,14 @@ def _in_rows(values: np.ndarray, rows: np.ndarray, n: int) -> np.ndarray:
     return result
 
 
-def fitting_marks(model: FusionModel, ids: np.ndarray, rule: str) -> np.ndarray:
+def fitting_marks(model: FusionModel, table: FusionTable, rule: str) -> np.ndarray:
     """(n,) str: ``calibration`` for rows that the rule was fitted on, else ``training`` for those of the head, else "".
 
-    A rule without fitted parameters was fitted on no row.
+    Rows are recognised by the content of their image, else by their id. A rule without fitted parameters was fitted on
+    no row.
     """
-    hashes = hashes_of(ids)
-    in_training = np.isin(hashes, hashes_of(model.trained_ids))
-    in_calibration = np.isin(hashes, hashes_of(model.calibration_ids)) & model.fits(rule)
+    in_training = np.isin(table.content, model.trained)
+    in_calibration = np.isin(table.content, model.calibration) & model.fits(rule)
     return np.where(in_calibration, "calibration", np.where(in_training, "training", ""))
 
 

@@ -125,7 +125,7 @@ def predict_files(
         raise PredictionsError(
             f"{two_d}: no 2D predictions of samples of the store; give the store of these rows"
         )
-    marks = fitting_marks(model, table.id[rows], chosen)
+    marks = fitting_marks(model, table.take(rows), chosen)
     values, notes = values[rows], _notes(table, rows, marks, chosen, model)
     if priors != FITTED:
         values, shares, notes_on_shares = corrected(model, table.take(rows), chosen, values, priors, shares)
@@ -193,7 +193,7 @@ def _notes(
     """Counts of the rows, and warnings about them."""
     fitted = "which has no fitted parameters"
     if model.fits(rule):
-        fitted = f"fitted on {model.fitted_on} ({plural(len(model.calibration_ids), 'row')})"
+        fitted = f"fitted on {model.fitted_on}"
     notes = [f"{plural(len(rows), 'row')} fused by {rule}, {fitted}."]
     differences = network_differences(model.network, table.two_d_network)
     if differences:

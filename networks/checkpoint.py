@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from ..errors import ModelError, UsageError
+from ..features.content import hash_contents
 from ..features.samples import Listing, Split
 from ..learn.training.tensors import open_description, read_tensors, tensors_digest, write_tensors
 
@@ -156,11 +157,6 @@ def normalisation(module: nn.Module) -> tuple[tuple[float, ...], tuple[float, ..
     """Mean and standard deviation of each RGB channel, for values in [0, 1], from timm's configuration."""
     config = cast(dict[str, Any], module.pretrained_cfg)
     return tuple(map(float, config["mean"])), tuple(map(float, config["std"]))
-
-
-def hash_contents(digests: np.ndarray) -> np.ndarray:
-    """Shorten (n, 16) uint8 digests of files to (n,) int64."""
-    return np.ascontiguousarray(digests[:, :8]).view("<i8").ravel().astype(np.int64)
 
 
 def make_seen(

@@ -20,6 +20,7 @@ from torch import nn
 
 from ..errors import DatasetError, UsageError, listed
 from ..features.align import find_rows
+from ..features.content import hash_contents
 from ..features.device import choose_device
 from ..features.fusion_table import FusionTable
 from ..features.inputs import Inputs
@@ -30,9 +31,8 @@ from ..learn.intermediate.config import IntermediateConfig
 from ..learn.intermediate.fit import TrainingData, available_codes, module_groups
 from ..learn.intermediate.modules import FusionModule, ModuleSpec, make_module
 from ..learn.intermediate.run import IntermediateResult, Watch, run
-from ..learn.intermediate.table import contents_of, table_digest
+from ..learn.intermediate.table import table_digest
 from .augment import augment
-from .checkpoint import hash_contents
 from .crop import choose_crops
 from .images import Pictures, load_pictures, normalise
 from .joint_start import Start, check_predictions, features_of, load_joint, open_network
@@ -232,7 +232,7 @@ def open_route(
     )
     row = np.full(len(table), -1, np.int64)
     row[in_table[pictures.rows]] = np.arange(len(pictures))
-    contents = contents_of(inputs.stores, table.id)
+    contents = table.content
     contents[row >= 0] = hash_contents(pictures.digests)[row[row >= 0]]
     # rows of val or test on whose images the 2D network was trained are not reported
     row[np.isin(contents, start.seen) & (table.split != Split.train)] = -1

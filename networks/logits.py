@@ -22,11 +22,12 @@ from ..console import progress_bar
 from ..errors import DatasetError, listed
 from ..extract.runtime import exact_arithmetic
 from ..features.classes import OPTIONAL
+from ..features.content import hash_contents
 from ..features.device import choose_device
 from ..features.order import class_order_problem
 from ..features.predictions import class_difference
 from ..features.samples import Listing, Split
-from .checkpoint import LoadedNetwork, check_place, hash_contents
+from .checkpoint import LoadedNetwork, check_place
 from .crop import Crops, choose_crops
 from .crop_scale import ScaleChoice, choose_scale, truth_of
 from .fit import class_scores, va_scores

@@ -18,11 +18,12 @@ from scipy.sparse.csgraph import connected_components
 
 from ..errors import DatasetError, UsageError
 from ..extract.runtime import exact_arithmetic
+from ..features.content import hash_contents
 from ..features.device import choose_device
 from ..features.samples import Listing, Split
 from ..learn.folds import folds_of, strata_of
 from ..learn.training.loop import Fitted
-from .checkpoint import check_place, hash_contents, normalisation
+from .checkpoint import check_place, normalisation
 from .crop import choose_crops
 from .fit import predict
 from .images import Pictures

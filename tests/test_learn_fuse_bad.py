@@ -9,6 +9,7 @@ import pytest
 from toy_fusion import FAST, make_table
 
 from ig3d.errors import ProtocolError, UsageError
+from ig3d.features.content import hash_ids
 from ig3d.learn.config import DEFAULT_RULES
 from ig3d.learn.evaluate.figures import figure
 from ig3d.learn.fuse import FuseConfig, fuse_predictions
@@ -68,7 +69,7 @@ def test_few_rows_to_fit_on_are_warned_of_and_those_without_codes_do_not_count()
     for mine, theirs in zip(result.predictors, other.predictors, strict=True):
         assert np.array_equal(mine.values, theirs.values, equal_nan=True), mine.name
     assert parameters_hash(result.model) == parameters_hash(other.model)
-    assert set(result.model.calibration_ids) == set(table.id[calibration[:10]])
+    assert set(result.model.calibration) == set(hash_ids(table.id[calibration[:10]]))
     warned = [note for note in result.lines if "fewer than 30 (10 for each of 3 classes)" in note]
     assert len(warned) == 1 and warned[0].startswith("WARNING rules are fitted on 10 rows only")
     assert (

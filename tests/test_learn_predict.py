@@ -91,6 +91,33 @@ def test_the_command_predicts_unlabelled_rows_and_marks_those_it_has_seen(ig3d, 
     assert "rows without 3D: predicted from the 2D network alone" in ended.stderr
 
 
+def test_rows_are_recognised_by_the_content_of_their_images(ig3d, fitted):
+    """Copies under other ids are marked, and other images under the same ids are not."""
+    folder, table = fitted
+    digest = np.random.default_rng(0).integers(0, 256, (180, 16)).astype(np.uint8)
+    store_of(folder / "toy.h5", table, digest=digest)
+    model = fuse(folder)
+    copies = np.array([f"copy/{row:04d}" for row in range(180)])
+    unread = np.zeros_like(digest)
+    expected = np.where(table.split == 0, "training", np.where(table.split == 1, "calibration", ""))
+    expected[~table.covered] = ""
+    for ids, images, marks in (
+        (copies, digest, expected),
+        (table.id, digest[:, ::-1].copy(), np.full(180, "")),
+        (table.id, unread, expected),
+        (copies, unread, np.full(180, "")),
+    ):
+        store_of(folder / "new.h5", table, labelled=False, ids=ids, digest=images)
+        logits_of(folder / "new.npz", replace(table, id=ids))
+        ended = ig3d(
+            "predict", model, "--2d-logits", folder / "new.npz", "--3d-store", folder / "new.h5",
+            "--rule", "stack", "--out", folder / "p.csv",
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stderr
+        assert [line["seen"] for line in lines_of(folder / "p.csv")] == marks.tolist()
+        assert ("WARNING stack was fitted on" in ended.stderr) == bool((marks != "").any())
+
+
 def test_a_rule_that_fits_nothing_has_seen_no_calibration_rows(ig3d, fitted):
     """The head's own training rows count all the same."""
     folder, table = fitted
@@ -271,12 +298,12 @@ def test_a_saved_model_gives_the_same_predictions_for_every_rule(tmp_path, task,
     for rule in result.predictors:
         values = after[rule.name][result.plan.reported]
         assert np.allclose(values, rule.values, atol=1e-12, equal_nan=True), rule.name
-    marks = fitting_marks(model, table.id, "stack")
+    marks = fitting_marks(model, table, "stack")
     used = {1: "calibration", 0: "training"}
     for split in (0, 1, 2):  # rows without codes fitted neither
         assert (marks[(table.split == split) & table.covered] == used.get(split, "")).all()
         assert (marks[(table.split == split) & ~table.covered] == "").all()
-    unfitted = fitting_marks(model, table.id, "mean")
+    unfitted = fitting_marks(model, table, "mean")
     assert (unfitted == np.where(marks == "calibration", "" if calibrate == "none" else marks, marks)).all()
     assert model.calibrate == config.calibrate and model.quality_columns == table.quality_columns
     assert model.preferred == "selected"
@@ -338,7 +365,7 @@ def test_foreign_damaged_and_older_models_are_refused(tmp_path):
     for name, reason in {
         "x": "types that are not part of a model",
         "y": "is not a model; use",
-        "old": r"has format version 1, but this ig3d reads version 3; use the ig3d that wrote the file \(0.0.1\)",
+        "old": r"has format version 1, but this ig3d reads version 4; use the ig3d that wrote the file \(0.0.1\)",
         "z": "not a model, or is damaged",
         "half": "not a model, or is damaged",
         "none": "no such file",

@@ -83,8 +83,8 @@ def make_table(
     )
 
 
-def store_of(path, table, *, labelled=True, classes=CLASSES, basis="toy-1", ids=None):
-    """A store with the codes of a table, and maybe without its labels."""
+def store_of(path, table, *, labelled=True, classes=CLASSES, basis="toy-1", ids=None, digest=None):
+    """A store with the codes of a table, and maybe without its labels; ``digest`` (n, 16) of the images, if known."""
     ids = table.id if ids is None else ids
     samples = [
         Sample(
@@ -100,5 +100,11 @@ def store_of(path, table, *, labelled=True, classes=CLASSES, basis="toy-1", ids=
     ]
     missing = np.flatnonzero(~table.covered)
     return write_store(
-        path, samples, classes=classes, missing=missing, basis=basis, codes={"toy": table.codes.copy()}
+        path,
+        samples,
+        classes=classes,
+        missing=missing,
+        basis=basis,
+        codes={"toy": table.codes.copy()},
+        faces=None if digest is None else {"digest": digest},
     )

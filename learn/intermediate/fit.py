@@ -137,7 +137,7 @@ class FeatureRoute:
 
     @property
     def contents(self) -> np.ndarray:
-        return self.features.contents
+        return self.features.table.content
 
     @property
     def network(self) -> str:

@@ -13,13 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import PredictionsError, listed
-from ...features.align import find_rows
 from ...features.fusion_table import FusionTable
 from ...features.groups import regrouped
 from ...features.inputs import Inputs, Paths
 from ...features.join import load_table
 from ...features.network_features import load_features
-from ...features.store import CodeStore
 
 _AT_A_TIME = 512
 
@@ -36,15 +34,12 @@ class FeatureTable:
         Row in ``values`` of each sample, -1 if it has no features.
     network : str
         Name of the network that computed the features, with layer and input, by content.
-    contents : (n,) int64
-        Hash of each sample's image, because an image may occur under several ids.
     """
 
     table: FusionTable
     values: np.ndarray
     row: np.ndarray
     network: str
-    contents: np.ndarray
 
     @property
     def has_input(self) -> np.ndarray:
@@ -115,20 +110,5 @@ def load_feature_table(
             f"{table.sources.get('3d', 'the store')} ({listed(table.id.tolist(), 2)}); write features and store from "
             "the same dataset"
         )
-    contents = contents_of(inputs.stores, table.id)
     table = regrouped(table, groups)
-    return FeatureTable(table, read.values, read.rows_of(table.id), read.network, contents)
-
-
-def contents_of(stores: Sequence[Path], ids: np.ndarray) -> np.ndarray:
-    """(n,) int64 hashes of the bytes of the images; for images that are in no store, hashes of their ids."""
-    names = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids.tolist())
-    contents = np.frombuffer(b"".join(names), "<i8").astype(np.int64)
-    for path in stores:
-        with CodeStore(path) as store:
-            digest = store.column("sample/digest")
-            rows, _ = find_rows(store.samples["id"], ids)
-        hashes = np.ascontiguousarray(digest[:, :8]).view("<i8").ravel()
-        has_digest = (rows >= 0) & digest.any(axis=1)
-        contents[rows[has_digest]] = hashes[has_digest]
-    return contents
+    return FeatureTable(table, read.values, read.rows_of(table.id), read.network)
