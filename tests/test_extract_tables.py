@@ -305,3 +305,10 @@ def test_labels_in_a_split_table_are_no_ids(root: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"faces.csv does not exist; .*faces.csv exists: pass this path"):
         (root / "faces.csv").write_text(text())
         list_samples(root, "manifest", DatasetOptions(manifest="faces.csv"))
+
+
+def test_paths_whose_folders_differ_in_case_are_resolved(root: Path) -> None:
+    (root / "manifest.csv").write_text("path,label\nIM/0.PNG,happy\nim/1.png,sad\n")
+    listing = list_samples(root, "manifest")
+    assert listing.samples["path"].tolist() == ["im/0.png", "im/1.png"]
+    assert any("1 path found under another spelling: IM/0.PNG is im/0.png" in note for note in listing.notes)

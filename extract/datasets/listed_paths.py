@@ -137,10 +137,12 @@ class _Alike:
         self._folders: dict[str, dict[str, list[str]]] = {}
 
     def find(self, path: str) -> str | None:
-        """The only file of such a name in the path's folder; None for members of archives."""
+        """The only file of such a name in the path's folder, which is searched alike; None for members of archives."""
         if parts_of(path)[1]:
             return None
         folder, _, name = path.rpartition("/")
+        if folder and not (self._root / folder).is_dir():
+            folder = self.find(folder) or folder
         if folder not in self._folders:
             self._folders[folder] = self._list(folder)
         by_name = self._folders[folder]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ...errors import DatasetError, listed
+from ...errors import DatasetError, listed, plural
 from ...features.image_names import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from ...features.samples import BOX_COLUMNS, Listing
 from ...features.table_columns import (
@@ -72,6 +73,12 @@ class ManifestDataset(Dataset):
             cells, times = expanded.cells, expanded.times
             sizes = [sizes[row] for row in expanded.rows.tolist()]
             notes += [*videos.notes(), *expanded.notes]
+        repeated = [name for name, count in Counter(map(cell_text, cells["id"])).items() if count > 1]
+        if repeated:
+            raise DatasetError(
+                f"manifest: {plural(len(repeated), 'duplicate id')} in {file.name} ({listed(repeated)}); keep one row "
+                "per sample, or write a column id, such as for several faces of an image"
+            )
         if unread := [name for name in table if name not in used.values()]:
             notes.append(f"columns left unread: {listed(unread, 12)}")
         return list_table(
