@@ -71,7 +71,7 @@ class FuseConfig:
         Regular expression. The text that its first group (...) matches in an id is the person or video, whose rows
         stay in one fold and are resampled together. Default: the groups of the store.
     report : ``train``, ``val``, ``test``, ``all`` or None
-        Split to report: test, val, train or all. Default: test, else val, else all rows.
+        Split to report: test, val, train or all. Default: test, else val, else the rows without a split, else all rows.
     calibration_rows : int or None
         Fit the rules on at most this many rows with codes, drawn in whole groups. Default: all.
     folds : int
@@ -96,7 +96,7 @@ class FuseConfig:
         Also fit each rule with permuted codes, as a control. Without controls, no claim is made.
     permutations : int
         Total number of permutations of the codes among rows with similar 2D predictions, for the control of the primary
-        rule.
+        rule. Rounded up to a multiple of the number of cross-fittings.
     two_d_out_of_fold : bool
         Declare that the 2D predictions of the train split are out of fold. The calibration rows are then the train
         split.
@@ -183,7 +183,7 @@ class HeadsConfig:
         Code blocks: full (default), short, or names of blocks, separated by commas or repeated. docs/regressors.md
         lists the blocks of both sets.
     report : ``train``, ``val``, ``test``, ``all`` or None
-        Split to report: test, val, train or all. Default: test, else val, else all rows.
+        Split to report: test, val, train or all. Default: test, else val, else the rows without a split, else all rows.
     groups : regular expression, or None
         Regular expression. The text that its first group (...) matches in an id is the person or video, whose rows
         stay in one fold and are resampled together. Default: the groups of the store.

@@ -81,6 +81,7 @@ class CrossFit:
     settings : RuleSettings
     controls : whether every rule is also fitted with permuted codes
     permutations : number of permutations of the conditional control, over all repeats
+        Rounded up to a multiple of the repeats, so that all repeats have equally many.
     progress : called after each condition of a fold model, optional
     """
 

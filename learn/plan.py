@@ -323,7 +323,7 @@ def _part_to_report(
     table : FusionTable of n rows
     usable : (n,) bool
         Rows with a label, and with a 2D prediction if ``two_d``.
-    report : split, or ``all``; by default test, else val, else all rows or those without a split
+    report : split, or ``all``; by default test, else val, else the rows without a split, else all
     """
     required = "a label and a 2D prediction" if two_d else "a label"
     every_row = np.ones(len(table), bool)

@@ -16,6 +16,7 @@ from ig3d.learn.evaluate.predictors import Predictor, find
 from ig3d.learn.fuse import fuse_predictions
 from ig3d.learn.report import run_of
 from ig3d.learn.report.findings import findings_of
+from ig3d.learn.report.page import page_html
 from ig3d.learn.report.render import lines_of
 from ig3d.learn.report.view import View
 
@@ -104,3 +105,11 @@ def test_progress_within_one_fold(head):
         done = [of[1] for of in steps if of[0] == name]
         (total,) = {of[2] for of in steps if of[0] == name}
         assert done == sorted(done) and done[-1] == total and len(done) > total + 3, (name, done)
+
+
+def test_all_cross_fittings_have_equally_many_permutations_and_the_report_has_their_number():
+    table = make_table(90, split=lambda row: Split.none)
+    result = fuse_predictions(table, replace(FAST, permutations=3))
+    assert len(find(result.predictors, "stack", "conditional").every) == 4
+    page = page_html([run_of(result)])
+    assert "its results are means over 4 permutations" in page and "(conditional) over 4 permutations" in page

@@ -176,6 +176,22 @@ def test_all_differences_of_a_family_are_adjusted_together(table):
     assert np.isnan(figure(figures, "stack", "accuracy", condition="permuted", versus="2d").p)
 
 
+def test_all_rows_and_covered_rows_are_one_family(table):
+    rules, labels, _, groups = table
+    everywhere = tuple(of for of in rules if of.name != "3d")
+    few = np.arange(200) < 60
+
+    def adjusted(covered):
+        figures = measured((everywhere, labels, covered, groups), draws=1000, family=("accuracy", "log_loss"))
+        return figures[(figures["rows"] == "all") & figures["p_adjusted"].notna()]["p_adjusted"].to_numpy()
+
+    alone, both = (
+        adjusted(np.ones(200, bool)),
+        adjusted(few),
+    )  # the same bootstrap samples of the same differences
+    assert len(alone) == len(both) and (both >= alone).all() and (both > alone).any()
+
+
 def test_without_a_family_each_difference_is_a_question_of_its_own(table):
     figures = measured(table, family=None)
     of = figure(figures, "stack", "macro_f1", versus="2d")

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from made_up_results import made, with_predictors
 
-from ig3d.learn.evaluate.figures import figure
+from ig3d.learn.evaluate.figures import Figure, figure
 from ig3d.learn.evaluate.predictors import Predictor, find
 from ig3d.learn.report import run_of
 from ig3d.learn.report.findings import findings_of
+from ig3d.learn.report.format import stars
 from ig3d.learn.report.render import flat, text_environment
 from ig3d.learn.report.view import View
 
@@ -32,9 +33,9 @@ def sentences(shown):
     macros = text_environment().get_template("sentences.j2").module
     texts = []
     if found["primary"]:
-        texts = [macros.primary(found["primary"], view.few)]
+        texts = [macros.primary(found["primary"])]
         if found["effect"]["metrics"]:
-            texts.append(macros.effect(found["effect"], found["primary"], view.few))
+            texts.append(macros.effect(found["effect"], found["primary"]))
     texts += [macros.sentence(of) for of in (*found["exploratory"], *found["diagnostics"])]
     return [flat(text) for text in texts]
 
@@ -205,9 +206,7 @@ def test_terminal_and_page_state_the_gain_in_the_same_words(task):
     view = View(run_of(made(task)))
     found = findings_of(view)
     macros = text_environment().get_template("sentences.j2").module
-    texts = [
-        flat(of(found["effect"], found["primary"], view.few)) for of in (macros.effect, macros.effect_lines)
-    ]
+    texts = [flat(of(found["effect"], found["primary"])) for of in (macros.effect, macros.effect_lines)]
     statement = flat(macros.gain_statement(found["effect"], found["primary"]))
     criterion = flat(macros.criterion(found["effect"]))
     assert statement and all(f"{statement[1:]} ({criterion})" in text for text in texts)
@@ -236,14 +235,15 @@ def strong_3d(shown, *, guess_of_2d):
 def test_the_3d_alone_and_the_chance_of_the_2d_network(result):
     predictors = strong_3d(result, guess_of_2d=True)
     found = findings(with_predictors(result, predictors))
-    (alone,) = coded(found, "3d_alone")
-    assert alone["value"] == 0 and not alone["better"] and alone["rows"] == "covered"
+    (alone,) = coded(found, "better_than_3d_alone")
+    assert alone["value"] == 0 and not alone["significant"] and alone["rows"] == "covered"
+    assert alone["versus"] == "3d"
     assert coded(found, "2d_near_chance") or coded(found, "2d_at_chance")
     half = np.where(
         (np.arange(240) % 2)[:, None], predictors[2].values, np.roll(predictors[2].values, 1, axis=1)
     )
     weaker = [replace(of, values=half) if of.name == "3d" else of for of in predictors]
-    assert coded(findings(with_predictors(result, weaker)), "3d_alone")[0]["better"]
+    assert coded(findings(with_predictors(result, weaker)), "better_than_3d_alone")[0]["significant"]
     perfect = with_predictors(result, strong_3d(result, guess_of_2d=False))
     assert coded(findings(perfect), "2d_perfect")
     assert "The 2D network is right in every row, so that no gain is possible." in sentences(perfect)
@@ -292,6 +292,26 @@ def test_the_best_head_is_named_and_not_the_first(result):
     )
 
 
+def test_an_interval_that_ends_at_0_has_no_star():
+    assert stars(Figure(0.02, 0.001, 0.04, 0.001, 0.002), "accuracy") == "**"
+    assert stars(Figure(0.02, 0.0, 0.04, 0.001, 0.002), "accuracy") == ""
+    assert stars(Figure(-0.02, -0.04, 0.0, 0.001, 0.002), "log_loss") == ""
+
+
+def test_the_family_of_adjusted_p_values_is_described(result):
+    second = Predictor(
+        "weighted", "control", True, result.predictors[0].values, ({"w": 0.1},), condition="2d:other"
+    )
+    shown = with_predictors(result, [*result.predictors, second])
+    tested = shown.figures["p_adjusted"].notna() & shown.figures["repeat"].isna()
+    text = View(run_of(shown)).family
+    assert text.startswith(
+        f"{tested.sum()} differences: each rule relative to 2d-recalibrated, 2d, 3d, its control"
+    )
+    assert "itself with a second 2D network in place of the 3D" in text
+    assert text.endswith("on all rows and on the rows with 3D codes")
+
+
 def test_a_leak_leads_the_diagnostics(result):
     leak = (
         "WARNING 59 groups (persons or videos) occur both in the reported and in the calibration rows: results are "
@@ -314,7 +334,7 @@ def test_the_terminal_has_signed_differences_in_every_case(result):
     for shown in (result, worse):
         primary = findings(shown)["primary"]
         macros = text_environment().get_template("sentences.j2").module
-        lines = macros.evidence_lines(primary, False).splitlines()
+        lines = macros.evidence_lines(primary).splitlines()
         assert lines[0] == "  weighted: change in log loss (lower is better)"
         compared = [line for line in lines[1:] if " vs. " in line]
         assert compared and all(line.strip()[0] in "+-" for line in compared), lines

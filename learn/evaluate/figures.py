@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .calibration import reliability
-from .intervals import max_t, mcnemar
+from .intervals import Difference, max_t, mcnemar
 from .metrics import METRICS, measure, metric_names
 from .predictors import REAL, Predictor, control_of, find, repeated
 from .sampled import Interval, Sampled, Statistics
@@ -72,12 +72,15 @@ def figures_of(
     DataFrame with ``COLUMNS``
         The value of a metric has no ``versus``; a difference has the name and condition of the predictor that is
         subtracted. ``rows`` is ``all`` or, where some rows have no codes, also ``covered``. ``low`` and ``high`` are
-        the ends of a 95 % interval; ``p_adjusted`` is adjusted by the bootstrap maximum over all differences of all
-        rules and heads in the metrics of the family. Where a predictor was cross-fitted or trained several times,
-        values are computed from the mean statistics of the repeats (accuracy, log loss: the mean of the values), and
-        lines with a ``repeat`` have the value of each. ``recall`` has the class as
-        its ``label``. ``refinement`` and ``calibration_loss`` add up to the log loss. Measures of complementarity
-        (:mod:`.complementarity`) belong to a predictor and ``versus``, on the covered rows.
+        the ends of a 95 % interval.
+
+        ``p_adjusted`` is adjusted by the bootstrap maximum over all differences of all rules and heads in the metrics
+        of the family; differences on all rows and on the covered ones are one family.
+
+        Where a predictor has several cross-fittings, permutations or trainings, values are computed from their mean
+        statistics (accuracy, log loss: the mean of the values), and lines with a ``repeat`` have the value of each.
+        ``recall`` has the class as its ``label``. ``refinement`` and ``calibration_loss`` add up to the log loss.
+        Measures of complementarity (:mod:`.complementarity`) belong to a predictor and ``versus``, on the covered rows.
 
         A predictor without predictions in some rows (``3d`` where there are no codes) has no lines of ``all``. Values
         on a single row or group have no interval, and their differences no test. A rule has differences to its
@@ -95,6 +98,7 @@ def figures_of(
     tested = any(_is_tested(of, other) for of in predictors for other in opponents[of.key])
     turned = statistics.turned(draws=draws, seed=seed) if tested else {}
     lines = _Lines()
+    tested_together: list[tuple[dict[str, Any], Difference]] = []
     for part, rows in parts.items():
         there = [of for of in predictors if of.present[rows].all()]
         sampled = {of.key: statistics.sampled(part, of) for of in there}
@@ -132,7 +136,9 @@ def figures_of(
             _add_repeats(lines, part, of, compared, truth, rows, task)
         judged = [of for of in there if of.role in ("rule", "head")]
         if family:
-            _adjust(lines, part, judged, sampled, opponents, family, statistics.units(part))
+            units = statistics.units(part)
+            tested_together += _family(lines, part, judged, sampled, opponents, family, units)
+    _adjust(tested_together)
     where = "covered" if "covered" in parts else "all"
     for one, other in statistics.pairs if covered.any() else ():
         for (metric, label), interval in statistics.complementarity(one, other).items():
@@ -224,8 +230,8 @@ def figure(
 def _is_tested(of: Predictor, other: Predictor) -> bool:
     """Whether a difference has a p-value.
 
-    The difference of a control to a reference has none, except for a rule over two 2D networks. The difference of a
-    rule to its control has one.
+    The difference of a rule to its control has one. Differences of a control to the references have none. A rule over
+    two 2D networks (``2d+NAME``) has the role ``control`` too, but its differences to its own two opponents have one.
     """
     return of.role != "control" or other.condition in (of.condition, repeated(of.condition))
 
@@ -261,7 +267,8 @@ def _tests(
 ) -> dict[str, float]:
     """metric -> p of the hypothesis that two predictors are equally good, by exchanges of rows or groups.
 
-    For accuracy without groups and repeats, the test is McNemar's exact test, which the exchanges approximate.
+    For accuracy, the test is McNemar's exact test, which the exchanges approximate, if there are no groups and neither
+    predictor is a mean over cross-fittings, permutations or trainings.
     """
     found = statistics.swap_tests(turned, part, of, other)
     if statistics.task == "classes" and groups is None and rows.sum() > 1 and not of.repeats + other.repeats:
@@ -270,7 +277,7 @@ def _tests(
     return found
 
 
-def _adjust(
+def _family(
     lines: _Lines,
     part: str,
     judged: Sequence[Predictor],
@@ -278,13 +285,9 @@ def _adjust(
     opponents: dict[tuple[str, str], list[Predictor]],
     family: Sequence[str],
     units: int,
-) -> None:
-    """Put the adjusted p beside each p: by the bootstrap maximum over one family.
-
-    The samples are those without half rows. If few rows distinguish two predictors, the bootstrap maximum is too small;
-    the adjusted p is therefore set to at least p.
-    """
-    tested, drawn = [], []
+) -> list[tuple[dict[str, Any], Difference]]:
+    """Lines of the tested differences on one part of the rows, with their bootstrap samples without half rows."""
+    found = []
     for of in judged:
         for other in (other for other in opponents[of.key] if other.key in sampled):
             for metric in family:
@@ -292,11 +295,20 @@ def _adjust(
                 if line["p"] is None or math.isnan(line["p"]):
                     continue
                 mine, theirs = (sampled[key].metrics[metric].drawn for key in (of.key, other.key))
-                tested.append(line)
-                drawn.append(mine - theirs)
-    # 12 digits: whether a sample of counts is as extreme does not depend on the last bits of a sum
-    values = [float(f"{line['value']:.12g}") for line in tested]
-    for line, p in zip(tested, max_t(values, drawn, units), strict=True):
+                # 12 digits: whether a sample of counts is as extreme does not depend on the last bits of a sum
+                value = float(f"{line['value']:.12g}")
+                found.append((line, Difference(value, mine - theirs, units)))
+    return found
+
+
+def _adjust(tested: Sequence[tuple[dict[str, Any], Difference]]) -> None:
+    """Put the adjusted p beside each p: by the bootstrap maximum over one family.
+
+    If few rows distinguish two predictors, the bootstrap maximum is too small; the adjusted p is therefore set to at
+    least p.
+    """
+    adjusted = max_t([difference for _, difference in tested])
+    for (line, _), p in zip(tested, adjusted, strict=True):
         # Where every sample is the same there is no standard error: Bonferroni's bound of the p of the exchanges.
         bound = min(1.0, line["p"] * len(tested)) if line["value"] else 1.0
         line["p_adjusted"] = bound if p is None else max(p, line["p"])
@@ -311,7 +323,10 @@ def _add_repeats(
     rows: np.ndarray,
     task: str,
 ) -> None:
-    """Value and differences of each cross-fitting or training; permutations of a control are no repeats."""
+    """Value and differences of each cross-fitting or training.
+
+    Lines of single permutations of a control have values only, no differences.
+    """
     if not of.repeats:
         return
     measured = {

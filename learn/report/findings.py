@@ -1,9 +1,10 @@
 """Findings: the conclusions of a run as data.
 
-The primary comparison follows from the options of a run, not from its results: one rule, one metric, three opponents.
-The rule must be significantly better than each of them at 5 %; because all three are needed, p-values are not adjusted
-for their number. The effect size, too, is that of one rule, which follows from the options. Everything else is
-exploratory (docs/statistics.md). Templates turn findings into sentences (``sentences.j2``).
+The primary comparison follows from the options of a run, not from its results: one rule, one metric, and its opponents.
+These are the references and the control of the rule: three in late fusion, two in intermediate fusion. The rule must be
+significantly better than each of them at 5 %; because all are needed, p-values are not adjusted for their number. The
+effect size, too, is that of one rule, which follows from the options. Everything else is exploratory
+(docs/statistics.md). docs/report.md lists the fields. Templates turn findings into sentences (``sentences.j2``).
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ import numpy as np
 
 from ..config import FITTED_METRICS
 from ..evaluate.figures import Figure
-from ..evaluate.intervals import LEVEL, chance_of
+from ..evaluate.intervals import FEW_UNITS, LEVEL, chance_of
 from ..evaluate.metrics import METRICS, better_by
 from ..evaluate.predictors import CONDITIONAL, INTERMEDIATE, NULL_INPUT, PERMUTED, REAL, label_of, repeated
 from ..rules import RECALIBRATED
 from .format import LEVELS, is_better
 from .view import Key, View
 
-FORMAT, FORMAT_VERSION = "ig3d-findings", 3
+FORMAT, FORMAT_VERSION = "ig3d-findings", 4
 # Differences below it are of the order at which optimisers stop.
 NUMERICAL = 1e-6
 _MAX_PAIRS = 3
@@ -38,6 +39,8 @@ def findings_of(view: View) -> dict[str, Any]:
         ``primary`` and ``effect`` are None where nothing is fused (codes alone). Differences are raw: the rule minus
         ``versus``, so that a negative difference is an improvement where ``better`` is ``lower``.
         ``upper_limit_of_gain`` is the end of the 95 % interval on the side of improvement, as a positive number or 0.
+        Up to ``FEW_UNITS`` rows or groups, nothing is stated from intervals: there is no claim, and the upper limits
+        and the gain of the effect size are None.
         ``exploratory``: other findings; ``diagnostics``: warnings that limit the interpretation. Each has a ``code``
         and its values.
     """
@@ -76,7 +79,7 @@ def _primary(view: View) -> dict[str, Any]:
         "metric": metric,
         "better": _better(metric),
         **decisive,
-        "upper_limit_of_gain": _upper_limit(decisive, metric),
+        "upper_limit_of_gain": _upper_limit(view, decisive, metric),
         "reason": reason,
         "comparisons": comparisons,
         "loss_parts": _loss_parts(view, rule, opponents) if comparisons else [],
@@ -97,7 +100,7 @@ def _decisive(comparisons: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _reason(view: View, rule: str, control: Key | None) -> str | None:
-    """Reason why no results could give a claim; None if some could."""
+    """Reason why a claim is impossible for any results; None if it is possible."""
     protocol, entry = view.protocol, view.entry(rule)
     if not protocol["rows_covered"]:
         return f"no reported row has {view.three}"
@@ -107,6 +110,9 @@ def _reason(view: View, rule: str, control: Key | None) -> str | None:
         return (
             "all reported rows are of one group" if protocol["rows_reported"] > 1 else "one row is reported"
         )
+    if view.few:
+        units = "groups" if view.grouped else "rows"
+        return f"only {view.units} {units} are reported, and a claim needs at least {FEW_UNITS + 1}"
     if view.intermediate and view.entry(NULL_INPUT) is None:
         return "no null-input baseline was trained"
     return "no control was run" if control is None else None
@@ -130,10 +136,10 @@ def _is_significant(figure: Figure | None, metric: str) -> bool:
     return bool(nearest > 0 and abs(figure.value) > NUMERICAL and figure.p < LEVELS[0])
 
 
-def _upper_limit(figure: dict[str, Any], metric: str) -> float | None:
+def _upper_limit(view: View, figure: dict[str, Any], metric: str) -> float | None:
     """End of the interval of a difference on the side of improvement, as a gain of at least 0."""
     end = figure["low" if METRICS[metric].lower else "high"]
-    return None if end is None else max(better_by(metric, end), 0.0)
+    return None if end is None or view.few else max(better_by(metric, end), 0.0)
 
 
 def _loss_parts(view: View, rule: str, opponents: list[Key]) -> list[dict[str, Any]]:
@@ -159,7 +165,8 @@ def _effect(view: View) -> dict[str, Any]:
     """Gain of one rule in the metrics of papers relative to the references; the rule follows from the options.
 
     ``gain`` is ``shown`` where the intervals of the differences to all references lie on the side of improvement, and
-    ``loss shown`` where all lie on the other side; else it is ``not shown``.
+    ``loss shown`` where all lie on the other side; else it is ``not shown``. ``versus`` is the reference of the upper
+    limit.
     """
     rule = view.effect_rule
     metrics = []
@@ -175,11 +182,11 @@ def _effect(view: View) -> dict[str, Any]:
             {
                 "metric": metric,
                 "better": _better(metric),
-                **_numbers(figure, "value", "low", "high"),
-                "gain": _gain(list(known.values()), metric),
-                "versus": versus,
-                "upper_limit_of_gain": _upper_limit(numbers[versus], metric),
+                "metric_value": _numbers(figure, "value", "low", "high"),
+                "gain": None if view.few else _gain(list(known.values()), metric),
                 "differences": numbers,
+                "versus": versus,
+                "upper_limit_of_gain": _upper_limit(view, numbers[versus], metric),
             }
         )
     return {"rule": rule, "metrics": metrics, "other_objective": _other_objective(view)}
@@ -206,30 +213,33 @@ def _exploratory(view: View, *, fused: bool) -> list[dict[str, Any]]:
         return []
     if view.intermediate:
         return [*_modules(view), *_complementarity(view)]
-    found = (
-        [*_alone(view), *_controls(view), *_second_networks(view), *_beyond_both(view)]
-        if fused
-        else _heads(view)
-    )
-    return found + _complementarity(view)
+    if not fused:
+        return [*_heads(view), *_complementarity(view)]
+    judged = [] if view.few else [*_alone(view), *_controls(view), *_second_networks(view)]
+    return [*judged, *_beyond_both(view), *_complementarity(view)]
 
 
 def _alone(view: View) -> list[dict[str, Any]]:
-    """Whether the rule of the effect size is better than the 3D predictions alone."""
+    """Whether the rule of the effect size is significantly better than the 3D predictions alone."""
     metric, rule = view.leading[0], view.effect_rule
     for rows in ("all", "covered"):
         figure = view.figure(rule, metric, rows=rows, versus="3d")
         if figure is not None and math.isfinite(figure.low):
-            ends = [better_by(metric, end) for end in (figure.low, figure.high)]
-            found = {"code": "3d_alone", "rule": rule, "metric": metric, "rows": rows, **_numbers(figure)}
-            return [found | {"better": min(ends) > 0}]
+            found = {
+                "code": "better_than_3d_alone",
+                "rule": rule,
+                "metric": metric,
+                "rows": rows,
+                "versus": "3d",
+            }
+            return [found | _numbers(figure) | {"significant": _is_significant(figure, metric)}]
     return []
 
 
 def _controls(view: View) -> list[dict[str, Any]]:
     """Controls with permuted codes that gain over every reference, in the metric of the primary comparison."""
     controls = [of for of in view.of_role("control") if of.condition in (PERMUTED, CONDITIONAL)]
-    if not controls or view.few:
+    if not controls:
         return []
     gaining = [label_of(*of.key) for of in controls if _gains_by_interval(view, of.key, view.primary_metric)]
     return [
@@ -252,7 +262,10 @@ def _gains_by_interval(view: View, key: Key, metric: str) -> bool:
 
 
 def _second_networks(view: View) -> list[dict[str, Any]]:
-    """Differences of a rule to itself with a second 2D network in place of the 3D."""
+    """Differences of a rule to itself with a second 2D network in place of the 3D.
+
+    ``second_network_gains``: whether the rule with the second network gains over every reference.
+    """
     names = [of.name for of in view.seconds]
     rule = view.primary_rule if view.primary_rule in names else "stack"
     metric = view.primary_metric
@@ -262,8 +275,10 @@ def _second_networks(view: View) -> list[dict[str, Any]]:
             "rule": rule,
             "network": of.condition,
             "metric": metric,
-            "gains": not view.few and _gains_by_interval(view, of.key, metric),
+            "versus": of.name,
+            "condition": of.condition,
             **_numbers(figure),
+            "second_network_gains": _gains_by_interval(view, of.key, metric),
         }
         for of in view.seconds
         if of.name == rule and (figure := view.figure(rule, metric, versus=of.key)) is not None
@@ -271,7 +286,10 @@ def _second_networks(view: View) -> list[dict[str, Any]]:
 
 
 def _beyond_both(view: View) -> list[dict[str, Any]]:
-    """Differences of the primary rule over two stacked 2D networks to the reference and to the second one repeated."""
+    """Differences of the primary rule over two stacked 2D networks to its two opponents.
+
+    These are the reference over both networks, and the rule itself with the second network repeated in place of the 3D.
+    """
     metric, found = view.primary_metric, []
     for of in view.beyond_both:
         opponents = [(RECALIBRATED, of.condition), (of.name, repeated(of.condition))]
@@ -300,7 +318,7 @@ def _heads(view: View) -> list[dict[str, Any]]:
     compared = [
         {
             "versus": name,
-            "better": is_better(figure, metric),
+            "significant": is_better(figure, metric),
             **_numbers(figure, "value", "low", "high", "p_adjusted"),
         }
         for name in view.references
@@ -318,19 +336,20 @@ def _modules(view: View) -> list[dict[str, Any]]:
     permuted = view.figure((INTERMEDIATE, PERMUTED), metric, versus=NULL_INPUT)
     if permuted is not None and math.isfinite(permuted.low) and not view.few:
         gains = min(better_by(metric, permuted.low), better_by(metric, permuted.high)) > 0
-        found.append({"code": "permuted_codes", "metric": metric, "gains": gains, **_numbers(permuted)})
+        finding = {"code": "permuted_codes", "metric": metric, "versus": NULL_INPUT, **_numbers(permuted)}
+        found.append(finding | {"gains": gains})
     network = view.figure(INTERMEDIATE, metric, versus="2d")
     if network is not None and math.isfinite(network.value):
-        gain, sure = better_by(metric, network.value), network.p < LEVELS[0]
+        gain, sure = better_by(metric, network.value), network.p < LEVELS[0] and not view.few
         direction = "not shown" if not sure else "better" if gain > 0 else "worse"
-        found.append(
-            {"code": "codes_against_2d", "metric": metric, "direction": direction, **_numbers(network)}
-        )
+        finding = {"code": "codes_against_2d", "metric": metric, "versus": "2d", **_numbers(network)}
+        found.append(finding | {"direction": direction})
     repeats = [of for of in view.repeats(INTERMEDIATE, metric, NULL_INPUT) if math.isfinite(of)]
     found.append(
         {
             "code": "trainings",
             "metric": metric,
+            "versus": NULL_INPUT,
             "count": view.trainings,
             "lowest": min(repeats, default=None),
             "highest": max(repeats, default=None),

@@ -92,7 +92,7 @@ def is_better(figure: Figure | None, metric: str) -> bool:
     if figure is None or not all(map(math.isfinite, (figure.value, figure.low, figure.p_adjusted))):
         return False
     nearest = min(better_by(metric, figure.low), better_by(metric, figure.high))
-    return better_by(metric, figure.value) > 0 and nearest >= 0 and figure.p_adjusted < LEVELS[0]
+    return better_by(metric, figure.value) > 0 and nearest > 0 and figure.p_adjusted < LEVELS[0]
 
 
 def stars(figure: Figure | None, metric: str) -> str:

@@ -195,9 +195,12 @@ class View:
         if self.has_2d:
             opponents += ["3d"] if self.entry("3d") else []
             opponents += ["its control"] if any(self.control(of.name) for of in self.of_role("rule")) else []
+            opponents += ["itself with a second 2D network in place of the 3D"] if self.seconds else []
         each = "rule" if self.has_2d else "head"
+        rows = ", on all rows and on the rows with 3D codes" if (tested["rows"] == "covered").any() else ""
         return (
             f"{len(tested)} differences: each {each} relative to {_listed(opponents)}, in {_listed(metrics)}"
+            f"{rows}"
         )
 
     @property
@@ -241,6 +244,13 @@ class View:
     def primary_metric(self) -> str:
         late = self.record["primary"]
         return self.leading[0] if self.intermediate or late is None else str(late["metric"])
+
+    @property
+    def permutations(self) -> int:
+        """Number of permutations over which the control of the primary rule is averaged."""
+        control = self.control(self.primary_rule)
+        entry = None if control is None else self.entry(control)
+        return 1 if entry is None else entry.repeats
 
     @property
     def effect_rule(self) -> str:
