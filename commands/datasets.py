@@ -52,7 +52,7 @@ def check(
     groups: Groups = None,
     label_map: LabelMap = None,
     fps: FramesPerSecond = None,
-    jobs: Annotated[int, typer.Option("--jobs", help="Reading threads; 0 is two per core.")] = 0,
+    jobs: Annotated[int, typer.Option("--jobs", min=0, help="Reading threads; 0 is two per core.")] = 0,
 ) -> None:
     """Report on a dataset: layout, counts, missing or broken images, copies in several splits."""
     import numpy as np

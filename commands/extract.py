@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..console import counting, counts, kept_when_interrupted, say, working
-from ..errors import RunError, UsageError, plural
+from ..errors import UsageError, plural
 from .options import (
     Dataset,
     Device,
@@ -24,6 +24,7 @@ from .options import (
     SplitShares,
     list_dataset,
     names,
+    report_reasons,
 )
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def extract(
     elif summary.resumed:
         say(f"resumed an interrupted run: {plural(summary.resumed, 'row')} already finished")
     print(f"{summary.store}: {plural(rows, 'row')} ({counts(summary.counts)})")
-    _report_reasons(summary.store, summary.counts)
+    report_reasons(summary.store, summary.counts)
 
 
 def _every_face(samples: Listing, config: ExtractConfig, jobs: int) -> Listing:
@@ -171,27 +172,6 @@ def _every_face(samples: Listing, config: ExtractConfig, jobs: int) -> Listing:
     for note in samples.notes:
         say(note)
     return samples
-
-
-def _report_reasons(path: Path, by_status: dict[str, int]) -> None:
-    """Print why rows have no codes; rows without a face count only if fewer than half of the rows are ok.
-
-    Raises
-    ------
-    RunError : no row is ok.
-    """
-    from ..features.store import CodeStore
-    from ..features.store.summary import reasons
-
-    rows, ok, no_face = sum(by_status.values()), by_status.get("ok", 0), by_status.get("no_face", 0)
-    few = 2 * ok < rows
-    if ok + no_face < rows or few:
-        with CodeStore(path) as store:
-            for line in reasons(store):
-                if few or not line.startswith("no_face: "):
-                    say(line)
-    if not ok:
-        raise RunError(f"{path}: none of {plural(rows, 'row')} is ok; the reasons are above")
 
 
 def synth(

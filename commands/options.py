@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..console import say, working
-from ..errors import UsageError, plural
+from ..errors import RunError, UsageError, plural
 from ..features.atomic import check_output
 from ..learn.options import options_of
 
@@ -338,6 +338,27 @@ def say_samples(listing: Listing) -> None:
     ids, groups = (listing.samples[name].to_numpy(dtype="U") for name in ("id", "group"))
     for note in (*listing.notes, *note_on_groups(ids, groups, listing.labels.astype(int))):
         say(note)
+
+
+def report_reasons(path: Path, by_status: dict[str, int]) -> None:
+    """Print why rows have no codes; rows without a face count only if fewer than half of the rows are ok.
+
+    Raises
+    ------
+    RunError : no row is ok.
+    """
+    from ..features.store import CodeStore
+    from ..features.store.summary import reasons
+
+    rows, ok, no_face = sum(by_status.values()), by_status.get("ok", 0), by_status.get("no_face", 0)
+    few = 2 * ok < rows
+    if ok + no_face < rows or few:
+        with CodeStore(path) as store:
+            for line in reasons(store):
+                if few or not line.startswith("no_face: "):
+                    say(line)
+    if not ok:
+        raise RunError(f"{path}: none of {plural(rows, 'row')} is ok; the reasons are above")
 
 
 def dataset_options(

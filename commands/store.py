@@ -25,6 +25,7 @@ from .options import (
     list_dataset,
     names,
     output_file,
+    report_reasons,
 )
 
 
@@ -177,6 +178,7 @@ def import_(
     with working("import"):
         rows = import_codes(samples, kind, codes, out, columns=columns, notify=say)
     print(f"{out}: {plural(len(samples), 'row')} ({counts(rows)})")
+    report_reasons(out, rows)
 
 
 def export(

@@ -336,7 +336,7 @@ def _as_pixels(image: Any) -> np.ndarray:
     pixels = np.asarray(image)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
-    if pixels.dtype.kind not in "fuib":
+    if not pixels.ndim:
         raise UsageError(f"{type(image).__name__}: is no image; pass an array, a Pillow image or a path")
     if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))) or not pixels.size:
         raise UsageError(

@@ -185,6 +185,8 @@ def test_sources_that_cannot_be_opened_are_refused(tmp_path: Path, fake: FaceReg
         fake(b"\xff\xd8")  # type: ignore[call-overload]
     with pytest.raises(UsageError, match="bytes: is no image; pass an array"):
         fake([b"\xff\xd8"])  # type: ignore[list-item]
+    with pytest.raises(UsageError, match="int: is no image; pass an array"):
+        fake([1, 2])  # type: ignore[list-item]
 
 
 def test_frames_of_a_video_have_ids_and_times_as_in_a_store(tmp_path: Path, fake: FaceRegressor) -> None:

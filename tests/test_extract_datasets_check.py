@@ -206,7 +206,8 @@ def test_a_layout_that_is_half_there_is_named(tmp_path: Path) -> None:
 def test_what_is_not_recognised_is_one_line(ig3d: Run, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing")
     with pytest.raises(
-        DatasetError, match=r"no known layout in .*: notes.txt; name the intended one with --dataset"
+        DatasetError,
+        match=r"no known layout in .*, which holds notes.txt; name the intended one with --dataset",
     ):
         recognise(tmp_path)
     assert ig3d("datasets", "check", tmp_path / "nowhere").returncode == 1

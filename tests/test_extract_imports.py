@@ -266,6 +266,11 @@ def test_import_and_export_as_commands(ig3d: Callable[..., Ended], tmp_path: Pat
     assert ig3d("export", store, "--csv", table, "--blocks", "colour").stdout == f"{table}: 6 rows\n"
     ended = ig3d("import", root, "--from", "csv", "--codes", table, "--out", tmp_path / "b.h5")
     assert ended.stdout == f"{tmp_path / 'b.h5'}: 6 rows (ok 6)\n"
+    lines = table.read_text().splitlines(keepends=True)
+    (tmp_path / "few.csv").write_text("".join(lines[:-1]))
+    few = ("--codes", tmp_path / "few.csv", "--out", tmp_path / "d.h5")
+    ended = ig3d("import", root, "--from", "csv", *few)
+    assert "failed: 1 row (sad/0002): " in ended.stderr
     assert ig3d("export", store).returncode == 2
     assert "does not end in .csv" in ig3d("export", store, "--csv", tmp_path / "a.txt").stderr
     assert "no block 'jaw'" in ig3d("export", store, "--csv", table, "--blocks", "jaw").stderr

@@ -55,7 +55,7 @@ def recognise(root: str | Path, options: DatasetOptions | None = None) -> Listin
             raise UsageError(f"label map: the labels of {named} have a fixed meaning; omit --label-map")
     if refusal is not None or misplaced is not None:
         raise refusal or misplaced  # type: ignore[misc]
-    inside = f": {contents(Path(root))}" if Path(root).is_dir() else ""
+    inside = f", which holds {contents(Path(root))}" if Path(root).is_dir() else ""
     raise LayoutError(
         f"datasets: no known layout in {root}{inside}; name the intended one with --dataset for a more exact error "
         "(ig3d datasets lists all)"
