@@ -107,7 +107,7 @@ def list_samples(
             listing = assign_splits(listing, fractions, seed=options.seed)
     elif options.split_fractions is not None:
         listing = _noted(listing, "--split is not used: the dataset has splits")
-    return _noted(listing, *_class_notes(listing), *missing_note(listing.samples))
+    return _noted(listing, *_class_notes(listing), *missing_note(listing))
 
 
 def _root(root: str | Path, dataset: str, adapter: Dataset) -> Any:

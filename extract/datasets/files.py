@@ -12,11 +12,10 @@ from functools import partial
 from heapq import nsmallest
 from pathlib import Path
 
-import pandas as pd
-
 from ...errors import DatasetError, listed, plural
 from ...features.classes import CANONICAL, canonical
 from ...features.image_names import without_image_suffix
+from ...features.samples import Listing
 from ...features.table_reader import read_text
 from ..image_formats import HEAD, is_system_file, is_system_folder, non_image_kind
 from ..image_formats import is_image_name as is_image
@@ -286,9 +285,15 @@ def contents(folder: Path, limit: int = 5) -> str:
     return listed(nsmallest(limit, names) + [""] * (len(names) - limit), limit)
 
 
-def missing_note(samples: pd.DataFrame) -> list[str]:
+def missing_note(listing: Listing) -> list[str]:
     """Note on listed images without a file; no note if there are none."""
-    missing = samples["path"][samples["size_bytes"] < 0].tolist()
+    samples = listing.samples
+    # plug-ins need not state the sizes of files
+    missing = [
+        path
+        for path in samples["path"][samples["size_bytes"] < 0].tolist()
+        if size_of(os.path.join(listing.root, path)) < 0  # noqa: PTH118 - the root may be an address
+    ]
     if not missing:
         return []
     images = plural(len(missing), "listed image")
