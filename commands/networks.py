@@ -10,18 +10,17 @@ import typer
 
 from ..console import say, say_all
 from ..errors import UsageError
+from ..networks.options import LogitsConfig, NetworkSpec, kind_of, parse_crop_scale, parse_splits
 from ..networks.train_config import TrainConfig
 from .options import (
     BatchSize,
     Dataset,
     Device,
     Groups,
-    Key,
     LabelMap,
     Like,
     Manifest,
     MaybeRoot,
-    Size,
     SplitSeed,
     SplitShares,
     joined,
@@ -102,6 +101,7 @@ def train_2d(
         )
 
 
+@with_options(NetworkSpec, skip=("classes", "output", "mean", "std"))
 def logits(
     *,
     root: MaybeRoot = None,
@@ -120,16 +120,6 @@ def logits(
     ],
     like: Like = None,
     dataset: Dataset = "folder",
-    preset: Annotated[
-        str,
-        typer.Option(
-            "--preset", help="A published network: defaults of the other options (docs/networks.md)."
-        ),
-    ] = "",
-    weights: Annotated[
-        Path | None, typer.Option("--weights", help="Checkpoint for timm:NAME and file.py:build.")
-    ] = None,
-    key: Key = "",
     classes: Annotated[
         list[str] | None,
         typer.Option(
@@ -143,28 +133,11 @@ def logits(
             help="Outputs to use, if there are several: 0, or names separated by commas (concatenated).",
         ),
     ] = None,
-    columns: Annotated[str, typer.Option("--columns", help="Columns that are classes, such as 0:8.")] = "",
-    va: Annotated[str, typer.Option("--va", help="Columns of valence and arousal, such as 8,9.")] = "",
-    features: Annotated[
-        str,
-        typer.Option(
-            "--features",
-            help="Also write features: auto (input of the last layer), output:1, or the name of a module.",
-        ),
-    ] = "",
-    feature_maps: Annotated[
-        bool, typer.Option("--feature-maps", help="Write features as maps, not averaged over positions.")
-    ] = False,
-    size: Size = None,
     mean: Annotated[
         str | None, typer.Option("--mean", help="Mean of the channels in [0, 1], such as 0.485,0.456,0.406.")
     ] = None,
     std: Annotated[
         str | None, typer.Option("--std", help="Standard deviation of the channels in [0, 1].")
-    ] = None,
-    colour: Annotated[str | None, typer.Option("--colour", help="rgb, bgr or grey.")] = None,
-    interpolation: Annotated[
-        str | None, typer.Option("--interpolation", help="bilinear, bicubic or nearest.")
     ] = None,
     crop: Crop = None,
     crop_scale: Annotated[
@@ -190,26 +163,16 @@ def logits(
     groups: Groups = None,
     label_map: LabelMap = None,
     device: Device = "auto",
+    **options: Any,
 ) -> None:
     """Write the predictions of a 2D network for a dataset, with ids, for ig3d fuse."""
-    from ..networks.options import LogitsConfig, NetworkSpec, kind_of, parse_crop_scale, parse_splits
-
     spec = NetworkSpec(
         network,
-        weights=weights,
-        key=key,
-        preset=preset,
+        **options,
         classes=joined(classes),
         output=joined(output),
-        columns=columns,
-        va=va,
-        features=features,
-        feature_maps=feature_maps,
-        size=size,
         mean=_three(mean, "mean"),
         std=_three(std, "std"),
-        colour=colour,
-        interpolation=interpolation,
     )
     kind_of(spec)
     config = LogitsConfig(

@@ -29,31 +29,39 @@ KINDS = {
 class NetworkSpec:
     """Options for a network; options that are not given are taken from the preset or the file.
 
+    The entries below are also the help of the command line.
+
     Attributes
     ----------
     network : str
         A file (``.safetensors``, ``.pt``, ``.pt2``, ``.onnx``, ``.tflite``), ``timm:NAME``, ``file.py:build``, or
         ``fer``.
     weights : path or None
-        Checkpoint for ``timm:`` and ``file.py:``.
+        Checkpoint for timm:NAME and file.py:build.
     key : str
-        Entry of the checkpoint that contains the weights; dots separate levels.
+        Entry of the checkpoint that has the weights, such as model_state_dict; dots separate levels.
     preset : str
-        Name in :data:`ig3d.networks.presets.PRESETS`.
+        A published network: defaults of the other options (docs/networks.md).
     classes : str
         Classes of the columns: a preset order, names separated by commas, or ``dataset`` for the dataset's order.
     output : str
         Outputs to use of a network with several: positions or names separated by commas, concatenated.
     columns : str
-        Columns of the classes: ``0:8`` or ``0,2,1``.
+        Columns that are classes, such as 0:8 or 0,2,1.
     va : str
-        Columns of valence and arousal, in this order: ``8,9``.
+        Columns of valence and arousal, such as 8,9.
     features : str
-        ``auto`` (input of the last layer), ``output:1``, or the name of a module; empty for none.
+        Also write features: auto (input of the last layer), output:1, or the name of a module.
     feature_maps : bool
-        Whether features are maps, not averaged over positions.
-    size, mean, std, colour, interpolation
-        See :class:`InputSpec`; None if not given.
+        Write features as maps, not averaged over positions.
+    size : int or None
+        Side of the network's input in pixels.
+    mean, std : (3,) floats, or None
+        See :class:`~ig3d.networks.images.InputSpec`.
+    colour : str or None
+        rgb, bgr or grey.
+    interpolation : str or None
+        bilinear, bicubic or nearest.
     """
 
     network: str

@@ -5,8 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from sklearn.base import ClassifierMixin, RegressorMixin
 
 from ..folds import strata_of
+
+
+class Classifier(ClassifierMixin):
+    """Base class of the classifiers: ``predict`` from ``predict_proba``."""
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """(n,) the most probable class of each row."""
+        probabilities = self.predict_proba(X)
+        return np.asarray(self.classes_[probabilities.argmax(axis=1)])
+
+
+class Regressor(RegressorMixin):
+    """Base class of the regressors, which accept several target columns."""
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
 
 
 def seed_of(random_state: Any) -> int:

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from scipy.special import softmax
+from sklearn.base import BaseEstimator
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..folds import held_out
 from ..trees import HELD_PART, grow, raw_scores
-from .common import numeric_strata, seed_of
+from .common import Classifier, Regressor, numeric_strata, seed_of
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -33,7 +34,7 @@ class _Gbm(BaseEstimator):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class GbmClassifier(ClassifierMixin, _Gbm):
+class GbmClassifier(Classifier, _Gbm):
     """Gradient-boosted trees (LightGBM) with early stopping on a held-out sixth of the rows (whole groups).
 
     Parameters
@@ -86,16 +87,10 @@ class GbmClassifier(ClassifierMixin, _Gbm):
         if not self.trees_:
             return np.ones((len(X), 1))
         raw = raw_scores(self.trees_, X, threads=self.num_threads)
-        odds = np.exp(raw - raw.max(axis=1, keepdims=True))
-        return odds / odds.sum(axis=1, keepdims=True)
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """(n,) the most probable class of each row."""
-        probabilities = self.predict_proba(X)
-        return self.classes_[probabilities.argmax(axis=1)]
+        return np.asarray(softmax(raw, axis=1))
 
 
-class GbmRegressor(RegressorMixin, _Gbm):
+class GbmRegressor(Regressor, _Gbm):
     """Gradient-boosted trees (LightGBM): one model per target column, all stopped early on the same rows.
 
     Parameters as in :class:`GbmClassifier`, without ``class_weight``.
@@ -104,11 +99,6 @@ class GbmRegressor(RegressorMixin, _Gbm):
     ----------
     trees_ : list of str, one per column
     """
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
 
     def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> GbmRegressor:
         """Fit to (n, d) finite codes and (n,) or (n, q) targets; a group of ``groups`` (n,) is never split."""

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from scipy.special import softmax
+from sklearn.base import BaseEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
@@ -19,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
 from ..folds import held_out
-from .common import numeric_strata, scale_of, seed_of
+from .common import Classifier, Regressor, numeric_strata, scale_of, seed_of
 
 _CHOICE_PART = 4  # one in four rows is held out to choose the penalty
 _PATH_TOLERANCE = 3  # multiple of ``tol`` that is precise enough to choose a penalty
@@ -39,7 +40,7 @@ class _Linear(BaseEstimator):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class LinearClassifier(ClassifierMixin, _Linear):
+class LinearClassifier(Classifier, _Linear):
     """Multinomial logistic regression; its L2 penalty is chosen on a held-out quarter of the rows (whole groups).
 
     Parameters
@@ -112,13 +113,7 @@ class LinearClassifier(ClassifierMixin, _Linear):
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """(n, k) probabilities in the order of ``classes_``."""
         scores = self._outputs(X)
-        odds = np.exp(scores - scores.max(axis=1, keepdims=True))
-        return np.asarray(odds / odds.sum(axis=1, keepdims=True))
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """(n,) the most probable class of each row."""
-        probabilities = self.predict_proba(X)
-        return self.classes_[probabilities.argmax(axis=1)]
+        return np.asarray(softmax(scores, axis=1))
 
 
 def _fit(model: Any, C: float, X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> None:
@@ -132,7 +127,7 @@ def _fit(model: Any, C: float, X: np.ndarray, y: np.ndarray, weights: np.ndarray
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class LinearRegressor(RegressorMixin, _Linear):
+class LinearRegressor(Regressor, _Linear):
     """Ridge regression; the penalty is chosen on a held-out quarter of the training rows (whole groups).
 
     Parameters
@@ -149,11 +144,6 @@ class LinearRegressor(RegressorMixin, _Linear):
 
     penalties: tuple[float, ...] = (1.0, 10.0, 100.0, 1000.0, 10000.0)
     random_state: int = 0
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
 
     @_ON_ONE_THREAD
     def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> LinearRegressor:

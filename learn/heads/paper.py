@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from scipy.special import softmax
+from sklearn.base import BaseEstimator
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -17,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ...errors import UsageError, require
 from ...features.device import choose_device
 from ..folds import held_out
-from .common import numeric_strata, scale_of, seed_of
+from .common import Classifier, Regressor, numeric_strata, scale_of, seed_of
 
 _HELD_PART = 6  # one in six rows is held out for early stopping
 
@@ -57,19 +58,7 @@ class _Network(BaseEstimator):
                 f"blocks: the widths {blocks} sum to {sum(blocks)}, but the codes have {columns} columns; pass the "
                 "width of every block"
             )
-        return self._training().Recipe(
-            network=self.network,
-            blocks=blocks,
-            va_weight=va_weight,
-            seed=seed_of(self.random_state),
-            **{
-                name: getattr(self, name)
-                for name in (
-                    *("width", "dropout", "masking", "epochs", "patience", "batch_size"),
-                    *("max_lr", "min_lr", "half_cycle", "weight_decay"),
-                )
-            },
-        )
+        return self._training().Recipe(self, blocks, va_weight, seed_of(self.random_state))
 
     def _train(self, X: np.ndarray, truth: Any, held: np.ndarray, va_weight: float = 1.0) -> None:
         training = self._training()
@@ -86,7 +75,7 @@ class _Network(BaseEstimator):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class MlpClassifier(ClassifierMixin, _Network):
+class MlpClassifier(Classifier, _Network):
     """The paper's fully connected classifier: four layers of 2048 units with batch norm.
 
     As in the paper, all classes are drawn equally often in training. With ``class_weight=None``, the logarithms of the
@@ -172,16 +161,10 @@ class MlpClassifier(ClassifierMixin, _Network):
         if len(self.classes_) == 1:
             return np.ones((len(X), 1))
         scores = self._outputs(X)[:, : len(self.classes_)] + self.log_share_
-        odds = np.exp(scores - scores.max(axis=1, keepdims=True))
-        return np.asarray(odds / odds.sum(axis=1, keepdims=True))
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """(n,) the most probable class of each row."""
-        probabilities = self.predict_proba(X)
-        return self.classes_[probabilities.argmax(axis=1)]
+        return np.asarray(softmax(scores, axis=1))
 
 
-class MlpRegressor(RegressorMixin, _Network):
+class MlpRegressor(Regressor, _Network):
     """The paper's fully connected network for valence and arousal; the loss is :func:`~..training.losses.va_loss`.
 
     Targets are standardised for training. Parameters as in :class:`MlpClassifier`, without those of classes.
@@ -193,11 +176,6 @@ class MlpRegressor(RegressorMixin, _Network):
     """
 
     network = "mlp"
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
 
     def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> MlpRegressor:
         """Fit to (n, d) finite codes and (n,) or (n, q) targets; a group of ``groups`` (n,) is never split."""

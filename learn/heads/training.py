@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,20 +27,18 @@ _ROWS_AT_ONCE = 4096
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Settings of a training; the parameters of :class:`~.paper.MlpClassifier`."""
+    """Settings of a training.
 
-    network: str
-    width: int | None
-    dropout: float
-    masking: float
+    Attributes
+    ----------
+    head : :class:`~.paper.MlpClassifier` or another head of :mod:`.paper`, with its parameters
+    blocks : widths of the code blocks
+    va_weight : weight of the valence-arousal loss
+    seed : int
+    """
+
+    head: Any
     blocks: tuple[int, ...]
-    epochs: int
-    patience: int
-    batch_size: int
-    max_lr: float
-    min_lr: float
-    half_cycle: float
-    weight_decay: float
     va_weight: float
     seed: int
 
@@ -79,8 +78,8 @@ class Trained:
 
 def build(recipe: Recipe, inputs: int, outputs: int) -> nn.Module:
     """Network with new random weights."""
-    return NETWORKS[recipe.network](
-        inputs, outputs, width=recipe.width or WIDTHS[recipe.network], dropout=recipe.dropout
+    return NETWORKS[recipe.head.network](
+        inputs, outputs, width=recipe.head.width or WIDTHS[recipe.head.network], dropout=recipe.head.dropout
     )
 
 
@@ -167,11 +166,11 @@ class CodeLearner:
         self.model = build(recipe, X.shape[1], truth.outputs).to(device, dtype)
 
     def batches(self) -> list[np.ndarray]:
-        drawn = draw_batches(self.labels, len(self.rows), self.recipe.batch_size, self.rng)
+        drawn = draw_batches(self.labels, len(self.rows), self.recipe.head.batch_size, self.rng)
         return [self.rows[batch] for batch in drawn]
 
     def forward(self, rows: np.ndarray) -> torch.Tensor:
-        codes = masked(self.codes[rows], self.recipe.blocks, self.recipe.masking, self.rng)
+        codes = masked(self.codes[rows], self.recipe.blocks, self.recipe.head.masking, self.rng)
         outputs: torch.Tensor = self.model(codes)
         return outputs
 
@@ -206,20 +205,23 @@ def train(recipe: Recipe, X: np.ndarray, truth: Truth, held: np.ndarray, device:
         learner = CodeLearner(recipe, X, truth, held, device, rng)
         # fused=True: otherwise, an optimiser step takes as long as the forward and backward passes
         optimiser = torch.optim.AdamW(
-            learner.model.parameters(), lr=recipe.max_lr, weight_decay=recipe.weight_decay, fused=True
+            learner.model.parameters(),
+            lr=recipe.head.max_lr,
+            weight_decay=recipe.head.weight_decay,
+            fused=True,
         )
-        size = max(2, min(recipe.batch_size, len(learner.rows)))
-        half = max(1.0, recipe.half_cycle * max(1, round(len(learner.rows) / size)))
-        low = recipe.min_lr / recipe.max_lr
+        size = max(2, min(recipe.head.batch_size, len(learner.rows)))
+        half = max(1.0, recipe.head.half_cycle * max(1, round(len(learner.rows) / size)))
+        low = recipe.head.min_lr / recipe.head.max_lr
         schedule = Schedule(
-            recipe.epochs, recipe.patience, lambda step: triangle(step / half, low), clip=None
+            recipe.head.epochs, recipe.head.patience, lambda step: triangle(step / half, low), clip=None
         )
         fitted = loop.train(
             learner,
             optimiser,
             schedule,
             device=device,
-            watch=lambda done, epoch: report_share(done / recipe.epochs),
+            watch=lambda done, epoch: report_share(done / recipe.head.epochs),
         )
     weights = fitted.model.state_dict()
     kept = {name: np.asarray(tensor.cpu().numpy(), np.float32) for name, tensor in weights.items()}
