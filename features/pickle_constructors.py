@@ -95,7 +95,7 @@ def _sizes(values: Any) -> tuple[int, ...]:
 
 def _strided(budget: Budget, storage: Any, offset: Any, size: Any, stride: Any) -> np.ndarray:
     """A tensor as a view of its storage, after checking that all elements are inside."""
-    # a file can give a tensor as the storage of another: one of stride 0 has more elements than bytes
+    # a file can use a tensor as the storage of another; with stride 0, it has more elements than bytes
     if not isinstance(storage, np.ndarray) or storage.ndim != 1 or not storage.flags.c_contiguous:
         raise pickle.UnpicklingError("a tensor without a storage")
     shape, steps = _sizes(size), _sizes(stride)
@@ -141,12 +141,12 @@ def _first(args: tuple[Any, ...], state: Any, budget: Budget) -> Any:
 
 
 def _array(raw: Any, dtype: np.dtype[Any], shape: tuple[int, ...], budget: Budget, *, fortran: bool) -> Any:
-    """``raw`` as a new, writable array, or as nested lists where it has objects."""
+    """``raw`` as a new, writable array; an array of objects as nested lists."""
     order: Literal["F", "C"] = "F" if fortran else "C"
     if dtype.hasobject:
         if not isinstance(raw, list) or len(raw) != prod(shape):
-            raise pickle.UnpicklingError(f"an array of {prod(shape)} objects without them")
-        budget.take(8 * prod(max(size, 1) for size in shape))  # many empty lists, where one length is 0
+            raise pickle.UnpicklingError(f"an array of {prod(shape)} objects that are not in the file")
+        budget.take(8 * prod(max(size, 1) for size in shape))  # a length of 0 allows many empty lists
         if shape == ():
             return raw[0]
         flat = np.empty(len(raw), object)
@@ -164,7 +164,7 @@ def _array(raw: Any, dtype: np.dtype[Any], shape: tuple[int, ...], budget: Budge
 
 
 def as_bytes(raw: Any) -> bytes:
-    """Bytes of an object of a file; 8-bit strings of Python 2 come as latin-1 text."""
+    """Bytes of an object of a file; 8-bit strings of Python 2 were decoded as Latin-1."""
     if isinstance(raw, bytes):
         return raw
     return raw.encode("latin1") if isinstance(raw, str) else bytes(memoryview(raw).cast("B"))
@@ -189,7 +189,7 @@ def _numpy_frombuffer(args: tuple[Any, ...], state: Any, budget: Budget) -> Any:
     if axes is None:
         return array
     if sorted(axes) != list(range(array.ndim)):
-        raise pickle.UnpicklingError("an array whose axes are no permutation")
+        raise pickle.UnpicklingError("an array whose axes are not a permutation")
     return array.transpose(axes)
 
 
@@ -210,7 +210,7 @@ def _numpy_dtype(args: tuple[Any, ...], state: Any, budget: Budget) -> Any:
 
 
 def _sparse(kind: str, args: tuple[Any, ...], state: Any, budget: Budget) -> Any:
-    """SciPy's csc, csr and coo matrices, dense. SciPy itself does not check the positions in them."""
+    """Dense array of a csc, csr or coo matrix of SciPy, which does not check the positions itself."""
     if not isinstance(state, dict) or not isinstance(state.get("data"), np.ndarray):
         return NotImplemented
     data = state["data"]
@@ -219,7 +219,7 @@ def _sparse(kind: str, args: tuple[Any, ...], state: Any, budget: Budget) -> Any
         return NotImplemented
     if kind != "coo" and "indptr" in state:
         inner, starts = np.asarray(state["indices"]), np.asarray(state["indptr"]).astype(np.int64)
-        # compared, not summed: numbers near 2**63 would wrap around, and np.repeat does not check its sum
+        # differences near 2**63 would overflow, and np.repeat does not check their sum; so numbers are compared
         ascending = len(starts) > 0 and starts[0] == 0 and (starts[1:] >= starts[:-1]).all()
         if not ascending or starts[-1] != len(data) or len(starts) != shape[kind == "csc"] + 1:
             raise pickle.UnpicklingError("a sparse matrix of inconsistent sizes")
@@ -239,7 +239,7 @@ def _sparse(kind: str, args: tuple[Any, ...], state: Any, budget: Budget) -> Any
 
 
 def _chumpy(args: tuple[Any, ...], state: Any, budget: Budget) -> Any:
-    """chumpy's array has its values in ``x``."""
+    """Array of chumpy, whose values are in ``x``."""
     inner = state.get("x") if isinstance(state, dict) else None
     return inner if isinstance(inner, (np.ndarray, np.generic, int, float)) else NotImplemented
 
@@ -277,7 +277,7 @@ def _complex(args: tuple[Any, ...], state: Any, budget: Budget) -> Any:
     return complex(*args) if all(isinstance(part, (int, float)) for part in args) else NotImplemented
 
 
-# Names of Python 3 and of NumPy 1; safe_pickle.py replaces those of Python 2 and of NumPy 2.
+# Name in a pickle -> constructor; safe_pickle.py converts names of Python 2 and NumPy 2 to those of Python 3 and NumPy 1.
 CONSTRUCTORS: dict[str, Constructor] = {
     "_codecs.encode": _encode,
     "codecs.encode": _encode,

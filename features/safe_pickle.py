@@ -7,7 +7,7 @@ A pickle is a program. It is read in three steps:
 2. :class:`_Unpickler` builds lists, dicts, text and numbers. Each class that the file names is a new, empty subclass of
    :class:`Placeholder`, which only collects its arguments.
 3. :class:`_Rebuilder` turns placeholders of the names in :mod:`.pickle_constructors` into arrays, and the others into
-   inert :class:`Foreign` objects.
+   :class:`Foreign` objects.
 
 torch is not needed. Tensors of a torch file are outside of its pickle; they are read on demand in step 3.
 
@@ -47,7 +47,7 @@ __all__ = ["Foreign", "plain", "read_arrays"]
 MAX_INSTRUCTIONS = 20_000_000
 MAX_NAMES = 10_000
 MAX_KEY = 100  # parts of a key, nested tuples included
-MAX_TUPLES = 10_000  # keys that are tuples: many of one hash can be made
+MAX_TUPLES = 10_000  # keys that are tuples, of which many can have the same hash
 MAX_INTEGER = 2**61 - 2  # in a key: the hashes of larger integers collide with those of smaller ones
 MAX_DEPTH = 100
 MAX_PARTS = 20_000_000  # of the result, in which a shared part counts each time it occurs
@@ -168,7 +168,7 @@ def _scan(file: BinaryIO) -> bytes:
             raise pickle.UnpicklingError("more instructions than any checkpoint has")
         if name.endswith("PUT"):
             if argument > count:
-                raise pickle.UnpicklingError(f"the memory number {argument} after {count} instructions")
+                raise pickle.UnpicklingError(f"the memo index {argument} after {count} instructions")
             memo[argument] = stack[-1]
         elif name.endswith("GET"):
             stack.append(memo[argument])
@@ -184,7 +184,7 @@ def _scan(file: BinaryIO) -> bytes:
             marked = pickletools.markobject in before
             first = marks.pop() - before.index(pickletools.markobject) if marked else len(stack) - len(before)
             if first < (marks[-1] if marks else 0):
-                raise pickle.UnpicklingError("an instruction without its objects")
+                raise pickle.UnpicklingError("an instruction without operands")
             taken = stack[first:]
             del stack[first:]
             if name in _KEYS:
@@ -222,7 +222,7 @@ _KEYS = {
 
 
 class Placeholder:
-    """Replacement for what a file names: a subclass for a class or function, an instance for the result of a call."""
+    """Replacement for a class or function that a file names (a subclass), or for the result of a call (an instance)."""
 
     __slots__ = ("args", "items", "pairs", "state")
     name: ClassVar[str] = ""
@@ -331,7 +331,7 @@ class _Rebuilder:
             return finished[1], finished[2]
         if depth > MAX_DEPTH:
             raise pickle.UnpicklingError(f"objects nested more than {MAX_DEPTH} deep")
-        if id(node) in self._open:  # an object inside itself is not repeated
+        if id(node) in self._open:  # an object that contains itself
             return Foreign(node.name if isinstance(node, Placeholder) else type(node).__name__, (), None), 1
         self._open.add(id(node))
         value: Any
@@ -356,9 +356,8 @@ class _Rebuilder:
         for key, item in pairs:
             value, count = self._finish(item, depth + 1)
             name, size = self._finish(key, depth + 1)
-            if not isinstance(name, _HASHED) or (
-                size > MAX_KEY and isinstance(name, tuple)
-            ):  # made in this step
+            # checked again, because this step creates tuples too
+            if not isinstance(name, _HASHED) or (size > MAX_KEY and isinstance(name, tuple)):
                 raise pickle.UnpicklingError("keys that are slow to hash")
             result[name] = value
             parts += count
@@ -397,12 +396,12 @@ class _Rebuilder:
         first = args[0] if args else ()
         pairs = [*(first.items() if isinstance(first, dict) else first), *added]
         if not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs):
-            raise pickle.UnpicklingError("a mapping of things that are no pairs")
+            raise pickle.UnpicklingError("a mapping of items that are not pairs")
         return self._dict(((key, item) for key, item in pairs), depth)
 
     def _torch_inside(self, data: bytes) -> Any:
         if self.inside:
-            raise pickle.UnpicklingError("files inside of files inside of files")
+            raise pickle.UnpicklingError("files nested more than two deep")
         self.budget.take(2 * len(data))
         read = _read_legacy if data.startswith(LEGACY) else _read_zip
         return read(io.BytesIO(data), self.budget, inside=True)
@@ -454,7 +453,7 @@ def _read_zip(file: BinaryIO, budget: Budget, *, inside: bool = False) -> Any:
             members = ((name, io.BytesIO(archive.read(name))) for name in names)
             return {name.removesuffix(".npy"): _read_npy(member, budget) for name, member in members}
         raise pickle.UnpicklingError(
-            f"a zip archive of other things ({', '.join(names[:3]) or 'nothing'}); unpack it, or ig3d weights add"
+            f"a zip archive of other files ({', '.join(names[:3]) or 'nothing'}); unpack it, or ig3d weights add"
         )
 
 

@@ -161,7 +161,7 @@ def test_depth_and_size_that_a_file_cannot_have(tmp_path: Path, payload: bytes, 
 def test_a_huge_memory_number_costs_nothing(tmp_path: Path) -> None:
     path = write(tmp_path / "x", b"\x80\x02]r\xff\xff\xff\xff.")
     tracemalloc.start()
-    with pytest.raises(WeightsError, match="memory number 4294967295"):
+    with pytest.raises(WeightsError, match="memo index 4294967295"):
         read_arrays(path)
     assert tracemalloc.get_traced_memory()[1] < 1e6
     tracemalloc.stop()
@@ -456,5 +456,5 @@ def test_what_is_no_such_file_at_all(tmp_path: Path) -> None:
         read_arrays(tmp_path)
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("readme.txt", "x")
-    with pytest.raises(WeightsError, match=r"a zip archive of other things \(readme.txt\)"):
+    with pytest.raises(WeightsError, match=r"a zip archive of other files \(readme.txt\)"):
         read_arrays(tmp_path / "x.zip")
