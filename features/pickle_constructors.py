@@ -277,7 +277,7 @@ def _complex(args: tuple[Any, ...], state: Any, budget: Budget) -> Any:
     return complex(*args) if all(isinstance(part, (int, float)) for part in args) else NotImplemented
 
 
-# Name in a pickle -> constructor; safe_pickle.py converts names of Python 2 and NumPy 2 to those of Python 3 and NumPy 1.
+# Name in a pickle -> constructor; safe_pickle.py converts names of Python 2 and NumPy 2 to those below.
 CONSTRUCTORS: dict[str, Constructor] = {
     "_codecs.encode": _encode,
     "codecs.encode": _encode,
