@@ -19,10 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +29,6 @@ from bench_regressors import SMIRK
 from bench_regressors import write as write_weights
 from PIL import Image
 
-from ig3d.extract.detectors import facemesh
 from ig3d.extract.weights import find_weights
 from ig3d.faces.synth import SynthConfig, synthesize
 
@@ -84,40 +82,6 @@ def compare_faces(pythons: Mapping[str, tuple[str, str]], images: Path, task: Pa
                 f"{statistics.median(ratios):.2f} times ig3d ({min(ratios):.2f} to {max(ratios):.2f})"
             )
         print(f"faces: {side:10} {took[0][side]['faces']:.0f} faces in {count} images")
-
-
-def print_stages(images: np.ndarray, rounds: int) -> None:
-    """Print CPU milliseconds per image of each stage of the face networks, the minimum over rounds."""
-    detect = facemesh.FaceMesh("cpu")
-    spent: dict[str, float] = {}
-
-    def timed(name: Callable[..., str], call: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*arguments: Any, **options: Any) -> Any:
-            start = time.process_time()
-            result = call(*arguments, **options)
-            key = name(**options)
-            spent[key] = spent.get(key, 0) + time.process_time() - start
-            return result
-
-        run.batch = getattr(call, "batch", None)  # type: ignore[attr-defined]
-        return run
-
-    for name in ("_detector", "_mesh", "_blendshapes"):
-        setattr(detect, name, timed(lambda name=name, **_: name.strip("_"), getattr(detect, name)))
-    facemesh.crop = timed(lambda size, **_: f"crops of {size}", facemesh.crop)  # type: ignore[assignment]
-    best: dict[str, float] = {}
-    for _ in range(rounds):
-        spent.clear()
-        start = time.process_time()
-        for first in range(0, len(images), BATCH):
-            detect(list(images[first : first + BATCH]))
-        total = time.process_time() - start
-        spent |= {"other": total - sum(spent.values()), "all": total}
-        best = {name: min(seconds, best.get(name, seconds)) for name, seconds in spent.items()}
-    print(
-        "stages: "
-        + ", ".join(f"{name} {1e3 * seconds / len(images):.2f} ms" for name, seconds in best.items())
-    )
 
 
 def compare_runs(
@@ -222,7 +186,6 @@ def main() -> None:
         if args.against:
             pythons["against"] = (args.against, "ig3d")
         compare_faces(pythons, work / "images.npy", task, args.rounds)
-        print_stages(images, args.rounds)
         if args.runs:
             os.environ["IG3D_WEIGHTS"] = str(work / "weights")
             os.environ["XDG_CACHE_HOME"] = str(work / "cache")
