@@ -106,14 +106,14 @@ def _settings(texts: list[str]) -> dict[str, Any]:
     from ..learn.ablation.study import relative_to_folder
     from ..learn.ablation.yaml_reader import read_yaml
 
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise UsageError(f"set: {text!r} is not OPTION=VALUE")
-        if name in found:
+        if name in values:
             raise UsageError(
                 f"set: {name} is given twice; pass several values as a list, such as {name}=[a, b]"
             )
-        found[name] = read_yaml(value, source="set", content=f"{name}=VALUE with a value in YAML")
-    return relative_to_folder(found, Path())
+        values[name] = read_yaml(value, source="set", content=f"{name}=VALUE with a value in YAML")
+    return relative_to_folder(values, Path())

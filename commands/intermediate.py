@@ -259,7 +259,7 @@ def show(result: IntermediateResult, out: Path) -> None:
 
     for of in results_of(result):
         print_result(of, stdout())
-    names = [f"{one.condition}-{one.seed}.npz" for one in result.trained]
+    names = [f"{training.condition}-{training.seed}.npz" for training in result.trained]
     files = f"record.json, figures.csv, predictions.csv, {', '.join(names)}"
     print(f"\n{out}: {files}, and a checkpoint (.safetensors) of each")
     print(f"ig3d report {out} --out PAGE writes a page, LaTeX and CSV")

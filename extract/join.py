@@ -141,13 +141,13 @@ def _without_part(info: StoreInfo) -> StoreInfo:
 def _check_same(part: _Part, first: _Part) -> None:
     """Refuse a part of another run."""
 
-    def attributes(one: _Part) -> dict[str, Any]:
-        values = asdict(_without_part(one.info))
+    def attributes(part: _Part) -> dict[str, Any]:
+        values = asdict(_without_part(part.info))
         for name in ("created", "root", "ig3d_version"):
             del values[name]
         values["regressor"] = {**values["regressor"]}
         values["regressor"].pop("reduced_batches", None)
-        return values | values.pop("config") | {"classes": list(one.info.classes)}
+        return values | values.pop("config") | {"classes": list(part.info.classes)}
 
     differing = differences(attributes(first), attributes(part))
     if not differing and part.blocks != first.blocks:

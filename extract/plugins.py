@@ -96,15 +96,15 @@ class Plugin:
         WeightsError, MissingExtra : a weights file or a package is missing.
         """
         runtime = cls.runtime(device, precision)
-        found = {
+        identity = {
             "name": cls.name,
             "version": cls.version,
             **({"runtime": runtime} if runtime else {}),
         }
         for number, entry in enumerate(cls.weights):
             name = entry if isinstance(entry, str) else entry.name
-            found[f"{name if number else 'weights'}_sha256"] = weights_sha256(find_weights(entry))
-        return found
+            identity[f"{name if number else 'weights'}_sha256"] = weights_sha256(find_weights(entry))
+        return identity
 
     @classmethod
     def problems(cls) -> Iterator[str]:

@@ -188,9 +188,9 @@ def _add_one(path: Path, parts: tuple[str, ...], wanted: WeightsFile | None) -> 
 def _which(path: Path, digest: str, parts: tuple[str, ...], wanted: WeightsFile | None) -> WeightsFile:
     """The entry of the table for a file: by its hash, else the only one of its kind, else by a name on its path."""
     entries = [*WEIGHTS_FILES.values(), *([wanted] if wanted else [])]
-    known = next((entry for entry in entries if is_published(entry, digest)), None)
-    if known is not None and wanted in (None, known):
-        return known
+    published = next((entry for entry in entries if is_published(entry, digest)), None)
+    if published is not None and wanted in (None, published):
+        return published
     if wanted is not None:
         _recognise_as(wanted, path)
         return wanted

@@ -77,8 +77,11 @@ def va_problem(
     return va_swap_problem(values[labelled], targets[labelled]) or "", "swap or rename them"
 
 
-def _mcnemar(first: np.ndarray, second: np.ndarray) -> float:
-    """Exact two-sided p of McNemar's test; (n,) bool each: rows that are right under each of two orders."""
+def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
+    """Exact two-sided p of the hypothesis that two predictors, right on (n,) bool rows, are right equally often.
+
+    McNemar, Note on the sampling error of the difference between correlated proportions, Psychometrika 12 (1947).
+    """
     from scipy.stats import binomtest
 
     gained, lost = int(np.sum(first & ~second)), int(np.sum(second & ~first))
@@ -183,7 +186,7 @@ def find_class_order(predicted: np.ndarray, labels: np.ndarray, columns: Sequenc
 
 def _better(first: np.ndarray, second: np.ndarray) -> bool:
     """Whether an order is better than another, by 10 points and with p < .001; (n,) bool each: right rows."""
-    return bool(first.mean() - second.mean() >= BETTER_BY) and _mcnemar(first, second) < _SIGNIFICANT
+    return bool(first.mean() - second.mean() >= BETTER_BY) and mcnemar(first, second) < _SIGNIFICANT
 
 
 def class_order_problem(predicted: np.ndarray, labels: np.ndarray, columns: Sequence[str]) -> str | None:

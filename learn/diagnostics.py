@@ -41,33 +41,35 @@ def check_rows(
     table: FusionTable, plan: EvaluationPlan, rules: tuple[Predictor, ...]
 ) -> list[dict[str, Any]]:
     """Diagnostics of the rows: no 3D, a single class, constant predictions, few fitting rows, few groups."""
-    found = []
+    diagnostics = []
     reported = plan.reported
     uncovered = int((~table.covered[reported]).sum())
     if uncovered == len(reported):
-        found.append(diagnostic("no_3d"))
+        diagnostics.append(diagnostic("no_3d"))
     elif uncovered:
-        found.append(diagnostic("rows_without_3d", warning=False, rows=uncovered, reported=len(reported)))
+        diagnostics.append(
+            diagnostic("rows_without_3d", warning=False, rows=uncovered, reported=len(reported))
+        )
     if table.task == "classes":
         missing = np.setdiff1d(np.arange(len(table.classes)), table.labels[plan.calibration])
         if len(missing):
             names = [table.classes[index] for index in missing]
-            found.append(diagnostic("classes_without_calibration_rows", warning=False, classes=names))
-        found += check_training_classes(table, plan)
+            diagnostics.append(diagnostic("classes_without_calibration_rows", warning=False, classes=names))
+        diagnostics += check_training_classes(table, plan)
         present = np.unique(table.labels[reported])
         if len(present) == 1:
-            found.append(diagnostic("single_class", label=table.classes[present[0]]))
+            diagnostics.append(diagnostic("single_class", label=table.classes[present[0]]))
     for name in ("2d", "3d"):
         rule = next(rule for rule in rules if rule.name == name)
         values = rule.values[rule.present]
         if len(values) > 1 and (np.ptp(values, axis=0) < 1e-9).all():
-            found.append(diagnostic("constant_predictions", predictor=name))
+            diagnostics.append(diagnostic("constant_predictions", predictor=name))
     codes = None if table.codes is None else table.codes[table.covered]
     if codes is not None and len(codes) > 1 and (np.ptp(codes, axis=0) == 0).all():
-        found.append(diagnostic("constant_codes"))
-    found += check_fitting_rows(table, plan, rules)
+        diagnostics.append(diagnostic("constant_codes"))
+    diagnostics += check_fitting_rows(table, plan, rules)
     groups = table.group_codes[reported] if table.grouped else None
-    return found + check_groups(groups)
+    return diagnostics + check_groups(groups)
 
 
 def check_fitting_rows(
@@ -98,19 +100,19 @@ def check_training_classes(table: FusionTable, plan: EvaluationPlan) -> list[dic
     k = len(table.classes)
     absent = np.array([np.bincount(table.labels[train], minlength=k) == 0 for train in rows])
     every = absent.all(axis=0)
-    found = []
+    diagnostics = []
     for missing, folds in ((every, "all"), (absent.any(axis=0) & ~every, "some")):
         if missing.any():
             names = [table.classes[index] for index in np.flatnonzero(missing)]
-            found.append(
+            diagnostics.append(
                 diagnostic("classes_without_training_rows", warning=False, classes=names, folds=folds)
             )
-    return found
+    return diagnostics
 
 
 def check_figures(figures: pd.DataFrame, n: int, task: str, objective: str) -> list[dict[str, Any]]:
     """Warn of a recalibrated network that is worse than the network as it is, and of few reported rows."""
-    found = []
+    diagnostics = []
     for metric, (served_by, least) in _LOSSES[task].items():
         network, recalibrated = (figure(figures, name, metric) for name in ("2d", RECALIBRATED))
         if network is None or recalibrated is None:
@@ -121,7 +123,7 @@ def check_figures(figures: pd.DataFrame, n: int, task: str, objective: str) -> l
         loss = after - before if metric in LOWER_IS_BETTER else before - after
         if loss <= least:
             continue
-        found.append(
+        diagnostics.append(
             diagnostic(
                 "recalibrated_is_worse",
                 metric=metric,
@@ -134,8 +136,8 @@ def check_figures(figures: pd.DataFrame, n: int, task: str, objective: str) -> l
             )
         )
     if n < _FEW_ROWS:
-        found.append(diagnostic("few_rows", rows=n, reliable=n > FEW_UNITS))
-    return found
+        diagnostics.append(diagnostic("few_rows", rows=n, reliable=n > FEW_UNITS))
+    return diagnostics
 
 
 def check_groups(groups: np.ndarray | None) -> list[dict[str, Any]]:

@@ -222,7 +222,7 @@ def test_cells_of_other_rows_are_not_compared(files):
         study_of(files, {"report": {"test": "test", "val": "val"}}, repeats=1), files / "out", jobs=1
     )
     table = table_of(result)
-    assert "has no paired difference to test" in table.remarks[0]
+    assert "has no difference relative to test" in table.remarks[0]
     assert table.find(1, "stack", versus_cell=0) is None
 
 

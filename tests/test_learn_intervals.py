@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from ig3d.features.order import mcnemar
 from ig3d.learn.evaluate.intervals import (
     bca_interval,
     bootstrap_sums,
     group_totals,
     holm,
-    mcnemar,
     percentile_interval,
     share_as_extreme,
     swapped_sums,

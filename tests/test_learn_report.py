@@ -319,7 +319,7 @@ def test_predictions_of_another_run_are_refused(task, result, va, tmp_path, ig3d
     lines = ("predictor", "role", "condition", "trained", "fits", "repeat", "values")
     metric = "accuracy" if task == "classes" else "rmse_joint"
     for change, message in (
-        (rows | {"values": arrays["values"][:, :-3]}, "it has 237 rows in place of 240"),
+        (rows | {"values": arrays["values"][:, :-3]}, "it has 237 rows instead of 240"),
         ({name: arrays[name][kept] for name in lines}, "0 of 1 repeats of mean"),
         (None, f"{metric} "),
     ):

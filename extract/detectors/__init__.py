@@ -111,8 +111,8 @@ def load_detector(name: str, *, device: str = "auto") -> Detector:
     MissingExtra, WeightsError : a package or a weights file of the detector is missing.
     PluginError : a class attribute is missing or wrong.
     """
-    found = find_detector(name)
-    return found(device=resolve_device(device) if found.gpu else "cpu")
+    kind = find_detector(name)
+    return kind(device=resolve_device(device) if kind.gpu else "cpu")
 
 
 def choose_face(faces: Sequence[Face]) -> Face:

@@ -157,12 +157,12 @@ def load_regressor(
     MissingExtra, WeightsError : a package or a weights file of the regressor is missing.
     PluginError : a class attribute is missing or wrong.
     """
-    found = find_regressor(name)
-    if precision not in found.precisions:
+    kind = find_regressor(name)
+    if precision not in kind.precisions:
         raise UsageError(
-            f"regressor {found.name}: there is no precision {precision!r}; choose one of {', '.join(found.precisions)}"
+            f"regressor {kind.name}: there is no precision {precision!r}; choose one of {', '.join(kind.precisions)}"
         )
-    blocks = found.chosen_blocks(also)
-    regressor = found(device=resolve_device(device) if found.gpu else "cpu", precision=precision)
+    blocks = kind.chosen_blocks(also)
+    regressor = kind(device=resolve_device(device) if kind.gpu else "cpu", precision=precision)
     vars(regressor)["blocks"] = blocks  # hides those of the class
     return regressor

@@ -232,7 +232,7 @@ def _across(
     for position in others:
         if reason := unlike(reference, predictions[position]):
             name = result.cells[position].cell.name
-            remarks.append(f"{name} has no paired difference to {reference_name}: {reason}.")
+            remarks.append(f"{name} has no difference relative to {reference_name}: {reason}.")
         else:
             paired.append(position)
     record = result.cells[reference_cell].record
@@ -318,9 +318,9 @@ def _equal(first: ReportedPredictions, second: ReportedPredictions) -> bool:
     if keys[0] != keys[1] or unlike(first, second):
         return False
     return all(
-        len(one.every) == len(other.every)
-        and all(np.array_equal(*pair, equal_nan=True) for pair in zip(one.every, other.every, strict=True))
-        for one, other in zip(first.predictors, second.predictors, strict=True)
+        len(mine.every) == len(other.every)
+        and all(np.array_equal(*pair, equal_nan=True) for pair in zip(mine.every, other.every, strict=True))
+        for mine, other in zip(first.predictors, second.predictors, strict=True)
     )
 
 

@@ -97,11 +97,11 @@ def _of_values(
     shared: np.ndarray, first: np.ndarray, second: np.ndarray, cross: np.ndarray
 ) -> dict[tuple[str, str], np.ndarray]:
     n = shared[..., 0]
-    found: dict[tuple[str, str], np.ndarray] = {}
+    measures: dict[tuple[str, str], np.ndarray] = {}
     for column, part in enumerate(_VA_PARTS):
         t, tt = shared[..., 1 + column], shared[..., 3 + column]
-        a, aa, at = (first[..., place + column] for place in (0, 2, 4))
-        b, bb, bt = (second[..., place + column] for place in (0, 2, 4))
+        a, aa, at = (first[..., start + column] for start in (0, 2, 4))
+        b, bb, bt = (second[..., start + column] for start in (0, 2, 4))
 
         def moment(xy: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
             return np.asarray(xy / n - x * y / n**2)
@@ -115,10 +115,10 @@ def _of_values(
         rest = var_b - cov_ab**2 / var_a
         own = cov_bt - cov_ab * cov_at / var_a
         both = np.maximum(alone - np.where(rest > 1e-12 * var_b, own**2 / rest, 0), 0)
-        found |= {
+        measures |= {
             ("error_correlation", part): together / np.sqrt(error_a * error_b),
             ("first_alone", part): np.sqrt(alone),
             ("both_linear", part): np.sqrt(both),
             ("gain_linear", part): np.sqrt(alone) - np.sqrt(both),
         }
-    return found
+    return measures

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from ...features.order import mcnemar
 from .calibration import reliability
-from .intervals import Difference, max_t, mcnemar
+from .intervals import Difference, max_t
 from .metrics import METRICS, measure, metric_names
 from .predictors import REAL, Predictor, control_of, find, repeated
 from .sampled import Interval, Sampled, Statistics
@@ -86,7 +87,7 @@ def figures_of(
         on a single row or group have no interval, and their differences no test. A rule has differences to its
         control, to ``3d``, and to itself with a second 2D network in place of the 3D.
     """
-    known = [of for name in references if (of := find(predictors, name)) is not None]
+    baselines = [of for name in references if (of := find(predictors, name)) is not None]
     parts = {"all": np.ones(len(truth), bool), "covered": covered}
     if covered.all() or not covered.any():
         del parts["covered"]
@@ -94,24 +95,24 @@ def figures_of(
     statistics = Statistics.of(
         predictors, truth, covered, groups, task=task, draws=draws, seed=seed, refined=refined
     )
-    opponents = {of.key: _opponents(of, predictors, known) for of in predictors}
+    opponents = {of.key: _opponents(of, predictors, baselines) for of in predictors}
     tested = any(_is_tested(of, other) for of in predictors for other in opponents[of.key])
     turned = statistics.turned(draws=draws, seed=seed) if tested else {}
     lines = _Lines()
     tested_together: list[tuple[dict[str, Any], Difference]] = []
     for part, rows in parts.items():
-        there = [of for of in predictors if of.present[rows].all()]
-        sampled = {of.key: statistics.sampled(part, of) for of in there}
-        first, second = ({of.key: statistics.sampled(part, of, place) for of in there} for place in (0, 1))
-        for of in there:
+        complete = [of for of in predictors if of.present[rows].all()]
+        sampled = {of.key: statistics.sampled(part, of) for of in complete}
+        first, second = ({of.key: statistics.sampled(part, of, side) for of in complete} for side in (0, 1))
+        for of in complete:
             compared = [other for other in opponents[of.key] if other.key in sampled]
-            mine = sampled[of.key]
-            for metric, sums in mine.metrics.items():
+            own = sampled[of.key]
+            for metric, sums in own.metrics.items():
                 lines.add(of, part, metric, sums.figure())
                 for other in compared:
-                    theirs = second[other.key].metrics[metric]
+                    opposing = second[other.key].metrics[metric]
                     most = 1.0 if METRICS[metric].percent else math.inf
-                    difference = first[of.key].metrics[metric].difference(theirs, most)
+                    difference = first[of.key].metrics[metric].difference(opposing, most)
                     lines.add(of, part, metric, difference, other)
             for other in compared:
                 if not _is_tested(of, other):
@@ -121,7 +122,7 @@ def figures_of(
                     line["p"] = p
                     if family is None and of.role in ("rule", "head"):
                         line["p_adjusted"] = p
-            for number, recall in enumerate(mine.recalls):
+            for number, recall in enumerate(own.recalls):
                 lines.add(of, part, "recall", recall.figure(), label=names[number])
                 for other in (other for other in compared if other.name in references):
                     difference = (
@@ -134,15 +135,15 @@ def figures_of(
             if part == "all":
                 _add_loss_parts(lines, statistics, of, compared)
             _add_repeats(lines, part, of, compared, truth, rows, task)
-        judged = [of for of in there if of.role in ("rule", "head")]
+        judged = [of for of in complete if of.role in ("rule", "head")]
         if family:
             units = statistics.units(part)
             tested_together += _family(lines, part, judged, sampled, opponents, family, units)
     _adjust(tested_together)
     where = "covered" if "covered" in parts else "all"
-    for one, other in statistics.pairs if covered.any() else ():
-        for (metric, label), interval in statistics.complementarity(one, other).items():
-            lines.add(other, where, metric, interval, one, label=label)
+    for first_network, other in statistics.pairs if covered.any() else ():
+        for (metric, label), interval in statistics.complementarity(first_network, other).items():
+            lines.add(other, where, metric, interval, first_network, label=label)
     return lines.table()
 
 
@@ -240,19 +241,19 @@ def _opponents(
     of: Predictor, predictors: Sequence[Predictor], references: Sequence[Predictor]
 ) -> list[Predictor]:
     """Predictors that one is compared with."""
-    found = [other for other in references if other.key != of.key]
+    usual = [other for other in references if other.key != of.key]
     # a rule over two stacked 2D networks is compared with the reference over both, and with the second one repeated
     both = [find(predictors, other.name, of.condition) for other in references if of.condition != REAL]
     both.append(find(predictors, of.name, repeated(of.condition)))
     own = [other for other in both if other is not None and other.key != of.key]
     if own or of.role != "rule":
-        return own or found
+        return own or usual
     control = control_of(of.name, (other.key for other in predictors))
     beside = [find(predictors, *control)] if control else []
     beside.append(find(predictors, "3d"))
     beside += [other for other in predictors if other.name == of.name and other.condition.startswith("2d:")]
-    keys = [other.key for other in found]
-    return found + [other for other in beside if other is not None and other.key not in keys]
+    keys = [other.key for other in usual]
+    return usual + [other for other in beside if other is not None and other.key not in keys]
 
 
 def _tests(
@@ -270,11 +271,11 @@ def _tests(
     For accuracy, the test is McNemar's exact test, which the exchanges approximate, if there are no groups and neither
     predictor is a mean over cross-fittings, permutations or trainings.
     """
-    found = statistics.swap_tests(turned, part, of, other)
+    p_values = statistics.swap_tests(turned, part, of, other)
     if statistics.task == "classes" and groups is None and rows.sum() > 1 and not of.repeats + other.repeats:
         right, wrong = (each.values[rows].argmax(axis=1) == truth[rows] for each in (of, other))
-        found["accuracy"] = mcnemar(right, wrong)
-    return found
+        p_values["accuracy"] = mcnemar(right, wrong)
+    return p_values
 
 
 def _family(

@@ -238,17 +238,6 @@ def chance_of(confusion: np.ndarray) -> tuple[float, float]:
     return share, float(binomtest(right, n, min(share, 1.0), alternative="greater").pvalue) if n else 1.0
 
 
-def mcnemar(right: np.ndarray, other: np.ndarray) -> float:
-    """Exact two-sided p of the hypothesis that two predictors, right on (n,) bool rows, are right equally often.
-
-    McNemar, Note on the sampling error of the difference between correlated proportions, Psychometrika 12 (1947).
-    """
-    from scipy.stats import binomtest
-
-    gained, lost = int(np.sum(right & ~other)), int(np.sum(other & ~right))
-    return 1.0 if gained + lost == 0 else float(binomtest(gained, gained + lost).pvalue)
-
-
 def share_as_extreme(value: float, swapped: np.ndarray) -> float:
     """Two-sided p of a difference against (draws,) differences under swaps; the value itself counts as a draw.
 

@@ -65,8 +65,8 @@ def label_of(name: str, condition: str) -> str:
 def control_of(name: str, keys: Iterable[tuple[str, str]]) -> tuple[str, str] | None:
     """The control with permuted codes of a predictor, preferably the conditional one; None if not in ``keys``."""
     wanted = ((name, CONDITIONAL), (name, PERMUTED))
-    known = set(keys)
-    return next((key for key in wanted if key in known), None)
+    available = set(keys)
+    return next((key for key in wanted if key in available), None)
 
 
 def repeated(condition: str) -> str:

@@ -206,7 +206,7 @@ class Statistics:
         )
         return cls(totals, parts, spans, tuple(pairs), halves, task, seed)
 
-    def sampled(self, part: str, of: Predictor, place: int | None = None) -> Sampled:
+    def sampled(self, part: str, of: Predictor, side: int | None = None) -> Sampled:
         """Metrics over samples.
 
         Parameters
@@ -217,8 +217,8 @@ class Statistics:
         """
         shared = self.parts[part].take(self.spans[_TRUTH])
         each = [self.parts[part].take(self.spans[key]) for key in self._keys(of)]
-        if place is not None and self.half_rows is not None:
-            each = [own.with_answers(self.half_rows[place]) for own in each]
+        if side is not None and self.half_rows is not None:
+            each = [own.with_answers(self.half_rows[side]) for own in each]
         return Sampled.mean([Sampled.of(shared, own, self.task) for own in each], self.seed)
 
     def _keys(self, of: Predictor) -> list[tuple[tuple[str, str], int]]:
@@ -262,29 +262,31 @@ class Statistics:
         Row statistics are exchanged, averaged over cross-fittings or permutations; those of all trainings by the same
         draws. p is NaN for a single row or group; a metric whose difference is not defined is left out.
         """
-        mine, theirs = self._keys(of), self._keys(other)
+        own, others = self._keys(of), self._keys(other)
         # equal numbers of trainings: pairs by seed; else all pairs, so that the mean is that of the table
-        matched = zip(mine, theirs, strict=True) if len(mine) == len(theirs) else product(mine, theirs)
+        matched = zip(own, others, strict=True) if len(own) == len(others) else product(own, others)
         each = [self._swapped(turned, part, *pair) for pair in matched]
-        found = {}
+        p_values = {}
         for metric in metric_names(self.task):
             value = float(np.mean([of[metric][0] for of in each]))
             if math.isfinite(value):
                 drawn = np.mean([of[metric][1] for of in each], axis=0)
-                found[metric] = share_as_extreme(value, drawn) if self.units(part) > 1 else math.nan
-        return found
+                p_values[metric] = share_as_extreme(value, drawn) if self.units(part) > 1 else math.nan
+        return p_values
 
     def _swapped(
-        self, turned: dict[str, np.ndarray], part: str, one: Any, other: Any
+        self, turned: dict[str, np.ndarray], part: str, first: Any, other: Any
     ) -> dict[str, tuple[float, np.ndarray]]:
         """metric -> the difference of two predictors, and (draws,) differences where predictions are swapped."""
         point = self.parts[part].point[0]
-        shared, mine, theirs = (point[self.spans[key]] for key in (_TRUTH, one, other))
-        half = (turned[part][:, self.spans[one]] - turned[part][:, self.spans[other]]) / 2
-        plus, minus = (metrics_of(shared, (mine + theirs) / 2 + sign * half, self.task) for sign in (1, -1))
-        given = [metrics_of(shared, own, self.task) for own in (mine, theirs)]
+        shared, first_sums, other_sums = (point[self.spans[key]] for key in (_TRUTH, first, other))
+        half = (turned[part][:, self.spans[first]] - turned[part][:, self.spans[other]]) / 2
+        plus, minus = (
+            metrics_of(shared, (first_sums + other_sums) / 2 + sign * half, self.task) for sign in (1, -1)
+        )
+        unswapped = [metrics_of(shared, own, self.task) for own in (first_sums, other_sums)]
         return {
-            metric: (float(given[0][metric] - given[1][metric]), plus[metric] - minus[metric])
+            metric: (float(unswapped[0][metric] - unswapped[1][metric]), plus[metric] - minus[metric])
             for metric in metric_names(self.task)
         }
 
@@ -300,8 +302,8 @@ class Statistics:
         keys = (_TRUTH, (first.key, 0), (second.key, 0), (first.key, second.key))
         every = []
         for name in Sums.__slots__:
-            shared, one, other, cross = (getattr(part, name)[:, self.spans[key]] for key in keys)
-            every.append(complementarity_of(shared, one, other, cross, self.task))
+            shared, first_sums, second_sums, cross = (getattr(part, name)[:, self.spans[key]] for key in keys)
+            every.append(complementarity_of(shared, first_sums, second_sums, cross, self.task))
         return {name: Sums(*(of[name] for of in every)).figure() for name in every[0]}
 
 
@@ -312,12 +314,12 @@ def refined_losses(of: Predictor, truth: np.ndarray) -> np.ndarray:
     """
     from ..rules.calibrate import Calibration
 
-    known = of.present
-    map_ = Calibration("bias").fit(of.values[known], truth[known])
+    predicted = of.present
+    map_ = Calibration("bias").fit(of.values[predicted], truth[predicted])
     losses = np.zeros(len(truth))
     for values in of.every:
-        logs = log_softmax(map_.apply(values[known]))
-        losses[known] -= logs[np.arange(len(logs)), truth[known]] / len(of.every)
+        logs = log_softmax(map_.apply(values[predicted]))
+        losses[predicted] -= logs[np.arange(len(logs)), truth[predicted]] / len(of.every)
     return losses
 
 

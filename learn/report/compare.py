@@ -102,12 +102,12 @@ def compare(runs: Sequence[Run]) -> Comparison:
         main = (
             (view.primary_rule, views[0].primary_rule) if view.intermediate != views[0].intermediate else None
         )
-        found = paired_differences(first, other, metrics, runs[0], run, main=main)
-        if not len(found):
+        paired = paired_differences(first, other, metrics, runs[0], run, main=main)
+        if not len(paired):
             remarks.append(f"{run.name} and {runs[0].name} {_why_nothing(views[0], view)}")
-        differences.append(found)
+        differences.append(paired)
     empty = pd.DataFrame(columns=["run", "versus_run", *COLUMNS])
-    every = [found for found in differences if len(found)]
+    every = [paired for paired in differences if len(paired)]
     return Comparison(
         runs[0].name,
         metrics,
@@ -129,39 +129,43 @@ def predictions_of(run: Run) -> ReportedPredictions:
     try:
         if not path.is_file():
             raise FileNotFoundError("the file does not exist")
-        found = read_predictions(path)
+        predictions = read_predictions(path)
     except (OSError, ValueError) as exc:
         why = shorten(" ".join(str(exc).split()), 120)
         raise RunError(f"{path}: the predictions of the run cannot be read ({why}); {_AGAIN}") from exc
-    _check(run, found)
-    return found
+    _check(run, predictions)
+    return predictions
 
 
-def _check(run: Run, found: ReportedPredictions) -> None:
+def _check(run: Run, predictions: ReportedPredictions) -> None:
     """Refuse predictions that were changed or belong to another run."""
     wrong = f"{run.folder}: {predictions_name(run.record)} is not that of {FILE}:"
     rows = int(run.record["protocol"]["rows_reported"])
-    if found.task != run.record["task"] or list(found.classes) != run.record["classes"]:
+    if predictions.task != run.record["task"] or list(predictions.classes) != run.record["classes"]:
         raise RunError(f"{wrong} it has other classes; {_AGAIN}")
-    if len(found.ids) != rows:
-        raise RunError(f"{wrong} it has {len(found.ids)} rows in place of {rows}; {_AGAIN}")
-    metric = "rmse_joint" if found.task == "va" else "accuracy"
+    if len(predictions.ids) != rows:
+        raise RunError(f"{wrong} it has {len(predictions.ids)} rows instead of {rows}; {_AGAIN}")
+    metric = "rmse_joint" if predictions.task == "va" else "accuracy"
     recorded = run.figures[(run.figures["metric"] == metric) & (run.figures["versus"] == "")]
     for entry in run.record["predictors"]:
         name, condition = entry["name"], entry["condition"]
-        of = find(found.predictors, name, condition)
+        of = find(predictions.predictors, name, condition)
         if of is None or len(of.every) != entry["repeats"]:
-            there = 0 if of is None else len(of.every)
-            raise RunError(f"{wrong} {there} of {entry['repeats']} repeats of {name} ({condition}); {_AGAIN}")
+            repeats_read = 0 if of is None else len(of.every)
+            raise RunError(
+                f"{wrong} {repeats_read} of {entry['repeats']} repeats of {name} ({condition}); {_AGAIN}"
+            )
         part = "all" if of.present.all() else "covered"
         lines = recorded[
             (recorded["predictor"] == name)
             & (recorded["condition"] == condition)
             & (recorded["rows"] == part)
         ]
-        mine = [measure(v[of.present], found.truth[of.present], found.task)[metric] for v in of.every]
+        measured = [
+            measure(v[of.present], predictions.truth[of.present], predictions.task)[metric] for v in of.every
+        ]
         repeats = lines[lines["repeat"].notna()].sort_values("repeat")["value"].tolist()
-        for got, value in zip(mine, repeats or lines["value"].tolist(), strict=False):
+        for got, value in zip(measured, repeats or lines["value"].tolist(), strict=False):
             if math.isfinite(value) and abs(got - value) > _CLOSE:
                 raise RunError(f"{wrong} {metric} {got:.6g}, not {value:.6g}, of {name}; {_AGAIN}")
 
@@ -197,21 +201,21 @@ def _why_nothing(first: View, other: View) -> str:
 
 def by_predictor(comparison: Comparison) -> list[tuple[str, str, dict[str, Figure]]]:
     """(run, predictor, metric -> difference relative to the first run), in order."""
-    found: dict[tuple[str, str], dict[str, Figure]] = {}
+    figures: dict[tuple[str, str], dict[str, Figure]] = {}
     for line in comparison.differences.to_dict("records"):
         of = Figure(*(float(line[name]) for name in Figure._fields))
         name, versus = line["predictor"], line["versus"]
         name = name if name == versus else f"{name} vs. {versus}"
-        found.setdefault((line["run"], name), {})[line["metric"]] = of
-    whole = {key: of for key, of in found.items() if set(of) == set(comparison.metrics)}
-    return [(run, name, of) for (run, name), of in whole.items()]
+        figures.setdefault((line["run"], name), {})[line["metric"]] = of
+    complete = {key: of for key, of in figures.items() if set(of) == set(comparison.metrics)}
+    return [(run, name, of) for (run, name), of in complete.items()]
 
 
 def paired_differences(
     first: ReportedPredictions,
     other: ReportedPredictions,
     metrics: Sequence[str],
-    one: Run,
+    first_run: Run,
     run: Run,
     *,
     main: tuple[str, str] | None = None,
@@ -249,7 +253,7 @@ def paired_differences(
         wanted = (figures["predictor"] == "other") & (figures["versus"] == "first") & figures["repeat"].isna()
         lines = figures[wanted & figures["metric"].isin(metrics)].copy()
         lines.insert(0, "run", run.name)
-        lines.insert(1, "versus_run", one.name)
+        lines.insert(1, "versus_run", first_run.name)
         parts.append(
             lines.assign(predictor=of.name, role=of.role, condition=of.condition, versus=theirs.name)
         )

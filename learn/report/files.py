@@ -50,20 +50,20 @@ def check_out(out: str | Path) -> None:
         probe.unlink()
         for path in new:  # an interrupted run leaves no empty folder
             path.rmdir()
-        there = [name for name in FILES if (folder / name).exists()]
-        for name in there:
+        existing = [name for name in FILES if (folder / name).exists()]
+        for name in existing:
             check_output(folder / name)
-        ours = FILE in there and f'"format": "{FORMAT}"' in (folder / FILE).read_text("utf-8")
+        ours = FILE in existing and f'"format": "{FORMAT}"' in (folder / FILE).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as exc:
         raise RunError(
             f"{out}: results cannot be written to this folder ({exc}); name another --out"
         ) from exc
-    if there and not ours:
+    if existing and not ours:
         raise RunError(
-            f"{out}: has {', '.join(there)} that ig3d did not write; name a new folder, or that of an earlier run, "
+            f"{out}: has {', '.join(existing)} that ig3d did not write; name a new folder, or that of an earlier run, "
             "with --out"
         )
-    if there:
+    if existing:
         say(f"{out}: holds an earlier run, which this one replaces")
 
 
@@ -138,13 +138,13 @@ def write_report(runs: Sequence[Run], out: str | Path) -> list[Path]:
     if comparison is not None:
         texts["differences.csv"] = table_csv(comparison.differences)
     page = folder / "report.html"
-    there = [name for name in texts if (folder / name).exists()]
-    for name in there:
+    existing = [name for name in texts if (folder / name).exists()]
+    for name in existing:
         check_output(folder / name)
-    if there and not (page.is_file() and GENERATOR in page.read_text("utf-8", errors="replace")[:1000]):
+    if existing and not (page.is_file() and GENERATOR in page.read_text("utf-8", errors="replace")[:1000]):
         raise RunError(
-            f"{out}: has {', '.join(there)} that ig3d did not write; name a new folder, or that of an earlier report, "
-            "with --out"
+            f"{out}: has {', '.join(existing)} that ig3d did not write; name a new folder, or that of an earlier "
+            "report, with --out"
         )
     return sorted(write_texts(folder, texts))
 
@@ -202,14 +202,14 @@ def predictions_csv(result: ReportedPredictions) -> str:
             }
             if trained:
                 columns["repeat"] = number
-            known = values[rows]
+            shown = values[rows]
             if classes:
-                labels = known.argmax(axis=1)
+                labels = shown.argmax(axis=1)
                 columns["label"] = np.array(result.classes, object)[labels]
-                cells = _probabilities(np.exp(known), labels)
+                cells = _probabilities(np.exp(shown), labels)
                 columns |= {f"p_{name}": cells[:, c] for c, name in enumerate(result.classes)}
             else:
-                columns |= {name: _text(known[:, c]) for c, name in enumerate(VA)}
+                columns |= {name: _text(shown[:, c]) for c, name in enumerate(VA)}
             columns |= {name: cells[rows] for name, cells in truth.items()}
             if result.group_names is not None:
                 columns["group"] = result.group_names[rows]

@@ -66,11 +66,11 @@ def table_tex(run: Run, *, label: str = "", title: str = "") -> str:
     view = View(run)
     columns = columns_of(view, LATEX)
     groups = [(text, len(list(of))) for text, of in groupby(columns, key=lambda column: column.group)]
-    place, spans = 2, []
+    first_column, spans = 2, []
     for text, count in groups:
         if text:
-            spans.append((place, place + count - 1, text))
-        place += count
+            spans.append((first_column, first_column + count - 1, text))
+        first_column += count
     blocks = [rows_of(view, columns, *roles) for roles in (("reference",), ("rule", "head"), ("control",))]
     return _render(
         view=view,
@@ -91,8 +91,10 @@ def tables_tex(runs: Sequence[Run], comparison: Comparison | None) -> str:
     """Several runs side by side, then their paired differences, then a table of each run."""
     tables = [] if comparison is None else _comparison_tex(comparison)
     labels = [slug(run.name) for run in runs]
-    for place, run in enumerate(runs):
-        label = labels[place] if labels.count(labels[place]) == 1 else f"{labels[place]}-{place + 1}"
+    for position, run in enumerate(runs):
+        label = (
+            labels[position] if labels.count(labels[position]) == 1 else f"{labels[position]}-{position + 1}"
+        )
         tables.append(table_tex(run, label=label, title=f"{run.name}. " if len(runs) > 1 else ""))
     return "\n".join(tables)
 
@@ -136,7 +138,7 @@ def _comparison_tex(comparison: Comparison) -> list[str]:
     """The leading metric of every predictor by runs, and the paired differences with intervals."""
     metric = METRICS[comparison.metrics[0]]
     leading = [
-        (name, [cell for place, cell in enumerate(cells) if place % len(comparison.metrics) == 0])
+        (name, [cell for position, cell in enumerate(cells) if position % len(comparison.metrics) == 0])
         for name, cells in comparison.rows()
     ]
     lines = [

@@ -190,7 +190,7 @@ def _trainings(view: View) -> list[tuple[str, list[str]]]:
 def _confusions(view: View) -> list[dict[str, Any]]:
     """Confusion matrices in per cent of the true class, of every predictor but controls."""
     table = view.run.tables["confusion.csv"]
-    k, found = len(view.record["classes"]), []
+    k, matrices = len(view.record["classes"]), []
     for of in view.of_role("reference", "rule", "head"):
         counts = table[(table["predictor"] == of.name) & (table["condition"] == of.condition)]
         counts = counts[counts["rows"] == of.rows]
@@ -201,8 +201,8 @@ def _confusions(view: View) -> list[dict[str, Any]]:
             [{"count": count, "share": count / line.sum() if line.sum() else None} for count in line]
             for line in matrix
         ]
-        found.append({"label": of.name, "rows": rows, "n": round(matrix.sum()), "repeats": of.repeats})
-    return found
+        matrices.append({"label": of.name, "rows": rows, "n": round(matrix.sum()), "repeats": of.repeats})
+    return matrices
 
 
 def _calibration(view: View) -> list[tuple[Any, list[str]]]:

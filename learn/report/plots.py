@@ -89,10 +89,10 @@ def plot_result(result: Result, out: str | Path) -> None:
     parts = [controls for controls in (False, True) if _compared(view, controls=controls)]
     heights = [_height(len(_compared(view, controls=controls))) for controls in parts]
     with _drawing(11, sum(heights), panels=len(view.leading), rows=heights) as (figure, axes):
-        for place, controls in enumerate(parts):
+        for row, controls in enumerate(parts):
             for column, metric in enumerate(view.leading):
-                axis = axes[place * len(view.leading) + column]
-                _draw_gains(axis, view, metric, controls=controls, legend=not place and not column)
+                axis = axes[row * len(view.leading) + column]
+                _draw_gains(axis, view, metric, controls=controls, legend=not row and not column)
                 axis.tick_params(labelleft=not column)
         figure.suptitle(
             f"Differences to the references on {view.protocol['rows_reported']} rows, 95 % intervals"
@@ -133,9 +133,9 @@ def changes_svg(view: View, name: str) -> list[str]:
 def _changes_svg(view: View, name: str, lines: Sequence[tuple[str, str, str]], unit: str) -> str:
     """Differences of one rule to the references; a line for each (text, metric, label)."""
     with _drawing(5.6, _height(len(lines)) + 0.2) as (figure, (axis,)):
-        for place, (_, metric, label) in enumerate(lines):
+        for row, (_, metric, label) in enumerate(lines):
             changes = [view.figure(name, metric, label=label, versus=of) for of in view.references]
-            _differences(axis, changes, place, 100 if METRICS[metric].percent else 1)
+            _differences(axis, changes, row, 100 if METRICS[metric].percent else 1)
         _legend(axis, view)
         _settle(axis, [text for text, _, _ in lines], f"difference of {name}, {unit}")
     return svg(figure)
@@ -186,17 +186,17 @@ def weights_svg(view: View) -> str | None:
         if isinstance(models[0], list):
             columns = view.record["classes"] or ["valence", "arousal"]
             drawn += [
-                (f"{of.name}: {column}", [model[place] for model in models])
-                for place, column in enumerate(columns)
+                (f"{of.name}: {column}", [model[row] for model in models])
+                for row, column in enumerate(columns)
             ]
         else:
             drawn.append((of.name, models))
     if not drawn:
         return None
     with _drawing(5.6, _height(len(drawn))) as (figure, (axis,)):
-        for place, (_, weights) in enumerate(drawn):
+        for row, (_, weights) in enumerate(drawn):
             axis.plot(
-                weights, [place] * len(weights), "o", color=FIRST, alpha=0.6, markersize=7, markeredgewidth=0
+                weights, [row] * len(weights), "o", color=FIRST, alpha=0.6, markersize=7, markeredgewidth=0
             )
         _settle(
             axis,
@@ -242,9 +242,9 @@ def _compared(view: View, *, controls: bool) -> list[Entry]:
 def _draw_gains(axis: Any, view: View, metric: str, *, controls: bool, legend: bool) -> None:
     entries = _compared(view, controls=controls)
     scale = 100 if METRICS[metric].percent else 1
-    for place, of in enumerate(entries):
+    for row, of in enumerate(entries):
         changes = [view.figure(of.key, metric, rows=of.rows, versus=name) for name in view.references]
-        _differences(axis, changes, place, scale)
+        _differences(axis, changes, row, scale)
     if legend:
         _legend(axis, view)
     unit = ", points" if METRICS[metric].percent else ""
@@ -252,11 +252,11 @@ def _draw_gains(axis: Any, view: View, metric: str, *, controls: bool, legend: b
     _settle(axis, [of.label for of in entries], f"difference in {METRICS[metric].title}{unit}{better}")
     percent = ", %" if METRICS[metric].percent else ""
     axis.set_title(f"{METRICS[metric].title}{percent}", loc="right", fontsize=8, color=MUTED)
-    for place, of in enumerate(entries):
+    for row, of in enumerate(entries):
         own = view.figure(of.key, metric, rows=of.rows)
         axis.annotate(
             NOTHING if own is None else number(own.value, metric),
-            (1, place),
+            (1, row),
             xycoords=("axes fraction", "data"),
             xytext=(4, 0),
             textcoords="offset points",
@@ -265,12 +265,12 @@ def _draw_gains(axis: Any, view: View, metric: str, *, controls: bool, legend: b
         )
 
 
-def _differences(axis: Any, changes: Sequence[Figure | None], place: int, scale: int) -> None:
+def _differences(axis: Any, changes: Sequence[Figure | None], line: int, scale: int) -> None:
     """Differences to every reference, the first above the second."""
     for row, change in enumerate(changes):
         shift = (-0.16, 0.16)[row > 0] if len(changes) > 1 else 0
         _interval(
-            axis, change, place + shift, scale, (FIRST, SECOND)[row > 0], ("o", "s")[row > 0], faint=row > 0
+            axis, change, line + shift, scale, (FIRST, SECOND)[row > 0], ("o", "s")[row > 0], faint=row > 0
         )
 
 
@@ -292,7 +292,7 @@ def _legend(axis: Any, view: View) -> None:
 def _interval(
     axis: Any,
     figure: Figure | None,
-    place: float,
+    row: float,
     scale: int,
     colour: str,
     mark: str,
@@ -303,10 +303,8 @@ def _interval(
         return
     if math.isfinite(figure.low) and math.isfinite(figure.high):
         ends = [scale * figure.low, scale * figure.high]
-        axis.plot(ends, [place, place], color=colour, linewidth=1.2 if faint else 2.2, solid_capstyle="butt")
-    axis.plot(
-        scale * figure.value, place, mark, color=colour, markersize=4 if faint else 6, markeredgewidth=0
-    )
+        axis.plot(ends, [row, row], color=colour, linewidth=1.2 if faint else 2.2, solid_capstyle="butt")
+    axis.plot(scale * figure.value, row, mark, color=colour, markersize=4 if faint else 6, markeredgewidth=0)
 
 
 def _settle(axis: Any, names: Sequence[str], words: str) -> None:

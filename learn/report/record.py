@@ -234,7 +234,7 @@ def read_runs(folders: Sequence[str | Path]) -> list[Run]:
     names = [
         str(folder) if names.count(name) > 1 else name for name, folder in zip(names, folders, strict=True)
     ]
-    times = [names[: place + 1].count(name) for place, name in enumerate(names)]
+    times = [names[: position + 1].count(name) for position, name in enumerate(names)]
     return [
         replace(run, name=name if time == 1 else f"{name} ({time})")
         for run, name, time in zip(runs, names, times, strict=True)
@@ -367,11 +367,11 @@ def _wrong_in(record: dict[str, Any]) -> Iterator[str]:
 
 def _wrong_figures(record: dict[str, Any], figures: pd.DataFrame) -> Iterator[str]:
     """Errors in the table of figures of a record, as parts of messages."""
-    known = {(of["name"], of["condition"]) for of in record["predictors"]}
+    predictors = {(of["name"], of["condition"]) for of in record["predictors"]}
     for columns in (["predictor", "condition"], ["versus", "versus_condition"]):
         pairs = set(figures[columns].itertuples(index=False, name=None)) - {("", "")}
-        if pairs - known:
-            yield f"has figures of predictors that {FILE} does not have: {sorted(pairs - known)[:3]}"
+        if pairs - predictors:
+            yield f"has figures of predictors that {FILE} does not have: {sorted(pairs - predictors)[:3]}"
     whole = figures[figures["repeat"].isna()]
     if whole.duplicated(list(KEYS)).any():
         yield "has two lines for one figure"
@@ -380,7 +380,7 @@ def _wrong_figures(record: dict[str, Any], figures: pd.DataFrame) -> Iterator[st
     # runs of earlier versions have no lines of metrics that were added later
     task, present = record["task"], set(own["metric"])
     needed = [metric for metric in metric_names(task) if metric in present or metric in LEADING[task]]
-    for name, condition in known:
+    for name, condition in predictors:
         parts = {part for of, under, part, _ in has if (of, under) == (name, condition)}
         for part in parts:
             missing = [metric for metric in needed if (name, condition, part, metric) not in has]

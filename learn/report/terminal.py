@@ -51,13 +51,13 @@ def table_text(view: View) -> str:
     if not rows:
         return ""
     # only the first difference has its interval: a second one would not fit
-    wide = next((place for place, column in enumerate(columns) if column.group), None)
+    wide = next((position for position, column in enumerate(columns) if column.group), None)
     texts = [
         [
             of.label,
             *(
-                cell.text + cell.marks + (f" {cell.interval}" if place == wide and cell.interval else "")
-                for place, cell in enumerate(cells)
+                cell.text + cell.marks + (f" {cell.interval}" if position == wide and cell.interval else "")
+                for position, cell in enumerate(cells)
             ),
         ]
         for of, cells in rows
@@ -68,8 +68,8 @@ def table_text(view: View) -> str:
 def _aligned(table: pd.DataFrame) -> str:
     """A table of texts in columns: names and intervals at the left, numbers at the right."""
     lines = [list(table.columns), *table.astype(str).to_numpy().tolist()]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
-    left = [place == 0 or any("[" in line[place] for line in lines[1:]) for place in range(len(widths))]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    left = [column == 0 or any("[" in line[column] for line in lines[1:]) for column in range(len(widths))]
 
     def padded(line: list[str]) -> str:
         cells = (

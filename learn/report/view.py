@@ -117,12 +117,12 @@ class View:
     def entries(self) -> list[Entry]:
         """All predictors, in the order of tables: references, rules or heads, controls."""
         order = {"reference": 0, "rule": 1, "head": 1, "control": 2}
-        found = []
+        entries = []
         for of in self.record["predictors"]:
             metric = metric_names(self.task)[0]
             key = (of["name"], of["condition"])
             parts = (part for part in ("all", "covered") if self.figure(key, metric, rows=part) is not None)
-            found.append(
+            entries.append(
                 Entry(
                     of["name"],
                     of["role"],
@@ -133,7 +133,7 @@ class View:
                     int(of["repeats"]),
                 )
             )
-        return sorted(found, key=lambda of: order.get(of.role, 3))
+        return sorted(entries, key=lambda of: order.get(of.role, 3))
 
     def of_role(self, *roles: str) -> list[Entry]:
         return [of for of in self.entries if of.role in roles]
@@ -295,13 +295,13 @@ class View:
     def pair(self, first: str, second: str) -> list[tuple[str, str, Figure]]:
         """(measure, label, figure) of a pair, on the covered rows."""
         labels = ("",) if self.task == "classes" else ("valence", "arousal")
-        found = []
+        measures = []
         for label in labels:
             for measure in MEASURES[self.task]:
                 figure = self.figure(second, measure, rows="covered", label=label, versus=first)
                 if figure is not None:
-                    found.append((measure, label, figure))
-        return found
+                    measures.append((measure, label, figure))
+        return measures
 
     @property
     def config(self) -> dict[str, Any]:
@@ -333,8 +333,8 @@ class View:
     def head_rows(self) -> str:
         """Number of rows that the heads of the reported rows were fitted on; empty where it is unknown."""
         fits = self.protocol["fits"]
-        here = {head for rule in fits.get("rules", ()) for head in rule["heads_for_applying"]}
-        counts = sorted({fits["heads"][head]["fitted_on"]["rows"] for head in here})
+        heads = {head for rule in fits.get("rules", ()) for head in rule["heads_for_applying"]}
+        counts = sorted({fits["heads"][head]["fitted_on"]["rows"] for head in heads})
         return " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1]))) if counts else ""
 
     @property
