@@ -144,13 +144,13 @@ def _upper_limit(view: View, figure: dict[str, Any], metric: str) -> float | Non
 
 def _loss_parts(view: View, rule: str, opponents: list[Key]) -> list[dict[str, Any]]:
     """Differences in log loss, split into refinement and calibration."""
-    found = []
+    parts = []
     for versus in opponents:
         refinement, calibration = (
             view.figure(rule, metric, versus=versus) for metric in ("refinement", "calibration_loss")
         )
         if refinement is not None and calibration is not None:
-            found.append(
+            parts.append(
                 {
                     "versus": versus[0],
                     "condition": versus[1],
@@ -158,7 +158,7 @@ def _loss_parts(view: View, rule: str, opponents: list[Key]) -> list[dict[str, A
                     "calibration": _numbers(calibration, "value", "low", "high"),
                 }
             )
-    return found
+    return parts
 
 
 def _effect(view: View) -> dict[str, Any]:
@@ -173,17 +173,17 @@ def _effect(view: View) -> dict[str, Any]:
     for metric in view.leading:
         figure = view.figure(rule, metric)
         differences = {name: view.figure(rule, metric, versus=name) for name in view.references}
-        known = {name: of for name, of in differences.items() if of is not None and math.isfinite(of.value)}
-        if figure is None or not known:
+        defined = {name: of for name, of in differences.items() if of is not None and math.isfinite(of.value)}
+        if figure is None or not defined:
             continue
-        versus = next(iter(known))
-        numbers = {name: _numbers(of) for name, of in known.items()}
+        versus = next(iter(defined))
+        numbers = {name: _numbers(of) for name, of in defined.items()}
         metrics.append(
             {
                 "metric": metric,
                 "better": _better(metric),
                 "metric_value": _numbers(figure, "value", "low", "high"),
-                "gain": None if view.few else _gain(list(known.values()), metric),
+                "gain": None if view.few else _gain(list(defined.values()), metric),
                 "differences": numbers,
                 "versus": versus,
                 "upper_limit_of_gain": _upper_limit(view, numbers[versus], metric),
@@ -225,14 +225,14 @@ def _alone(view: View) -> list[dict[str, Any]]:
     for rows in ("all", "covered"):
         figure = view.figure(rule, metric, rows=rows, versus="3d")
         if figure is not None and math.isfinite(figure.low):
-            found = {
+            finding = {
                 "code": "better_than_3d_alone",
                 "rule": rule,
                 "metric": metric,
                 "rows": rows,
                 "versus": "3d",
             }
-            return [found | _numbers(figure) | {"significant": _is_significant(figure, metric)}]
+            return [finding | _numbers(figure) | {"significant": _is_significant(figure, metric)}]
     return []
 
 
@@ -257,8 +257,10 @@ def _controls(view: View) -> list[dict[str, Any]]:
 def _gains_by_interval(view: View, key: Key, metric: str) -> bool:
     """Whether the whole intervals of a predictor's differences to every reference are on the better side."""
     figures = [view.figure(key, metric, versus=name) for name in view.references]
-    known = [of for of in figures if of is not None and math.isfinite(of.low)]
-    return bool(known) and all(min(better_by(metric, of.low), better_by(metric, of.high)) > 0 for of in known)
+    defined = [of for of in figures if of is not None and math.isfinite(of.low)]
+    return bool(defined) and all(
+        min(better_by(metric, of.low), better_by(metric, of.high)) > 0 for of in defined
+    )
 
 
 def _second_networks(view: View) -> list[dict[str, Any]]:
@@ -290,11 +292,11 @@ def _beyond_both(view: View) -> list[dict[str, Any]]:
 
     These are the reference over both networks, and the rule itself with the second network repeated in place of the 3D.
     """
-    metric, found = view.primary_metric, []
+    metric, findings = view.primary_metric, []
     for of in view.beyond_both:
         opponents = [(RECALIBRATED, of.condition), (of.name, repeated(of.condition))]
         comparisons = [_comparison(view, of.key, metric, key) for key in opponents]
-        found.append(
+        findings.append(
             {
                 "code": "beyond_both",
                 "rule": of.name,
@@ -305,7 +307,7 @@ def _beyond_both(view: View) -> list[dict[str, Any]]:
                 "comparisons": comparisons,
             }
         )
-    return found
+    return findings
 
 
 def _heads(view: View) -> list[dict[str, Any]]:
@@ -332,20 +334,20 @@ def _heads(view: View) -> list[dict[str, Any]]:
 def _modules(view: View) -> list[dict[str, Any]]:
     """Intermediate fusion: permuted codes against the null-input baseline, codes against the 2D network."""
     metric = view.leading[0]
-    found: list[dict[str, Any]] = []
+    findings: list[dict[str, Any]] = []
     permuted = view.figure((INTERMEDIATE, PERMUTED), metric, versus=NULL_INPUT)
     if permuted is not None and math.isfinite(permuted.low) and not view.few:
         gains = min(better_by(metric, permuted.low), better_by(metric, permuted.high)) > 0
         finding = {"code": "permuted_codes", "metric": metric, "versus": NULL_INPUT, **_numbers(permuted)}
-        found.append(finding | {"gains": gains})
+        findings.append(finding | {"gains": gains})
     network = view.figure(INTERMEDIATE, metric, versus="2d")
     if network is not None and math.isfinite(network.value):
         gain, sure = better_by(metric, network.value), network.p < LEVELS[0] and not view.few
         direction = "not shown" if not sure else "better" if gain > 0 else "worse"
         finding = {"code": "codes_against_2d", "metric": metric, "versus": "2d", **_numbers(network)}
-        found.append(finding | {"direction": direction})
+        findings.append(finding | {"direction": direction})
     repeats = [of for of in view.repeats(INTERMEDIATE, metric, NULL_INPUT) if math.isfinite(of)]
-    found.append(
+    findings.append(
         {
             "code": "trainings",
             "metric": metric,
@@ -355,7 +357,7 @@ def _modules(view: View) -> list[dict[str, Any]]:
             "highest": max(repeats, default=None),
         }
     )
-    return found
+    return findings
 
 
 def _complementarity(view: View) -> list[dict[str, Any]]:
@@ -364,14 +366,14 @@ def _complementarity(view: View) -> list[dict[str, Any]]:
     if view.of_role("head"):
         best = next(iter(view.ranked(view.leading[0])), None)
         pairs = [pair for pair in pairs if best in pair]
-    found = []
+    findings = []
     for first, second in pairs[:_MAX_PAIRS]:
         values = {
             f"{measure}_{label}" if label else measure: _numbers(figure, "value")["value"]
             for measure, label, figure in view.pair(first, second)
         }
-        found.append({"code": f"complementarity_{view.task}", "first": first, "second": second, **values})
-    return found
+        findings.append({"code": f"complementarity_{view.task}", "first": first, "second": second, **values})
+    return findings
 
 
 def _warnings(view: View) -> list[dict[str, Any]]:
