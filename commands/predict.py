@@ -15,7 +15,9 @@ def predict(
     model: Annotated[
         Path,
         typer.Argument(
-            help="File model.skops written by ig3d fuse --out.", metavar="MODEL", show_default=False
+            help="File model.skops written by ig3d fuse --out, or its folder.",
+            metavar="MODEL",
+            show_default=False,
         ),
     ],
     two_d: Annotated[

@@ -29,6 +29,7 @@ from .class_shares import ClassCounts, RuleShares
 from .tree_text import check_text, texts_in
 from .versions import versions
 
+MODEL = "model.skops"  # name in the folder of a run
 FORMAT = "ig3d-fusion-model"
 FORMAT_VERSION = 4
 MAX_BYTES = 512 << 20  # of a file, compressed and uncompressed; models take a few MB
@@ -182,17 +183,21 @@ def _model_bytes(model: FusionModel) -> bytes:
 
 
 def load_model(path: str | Path) -> FusionModel:
-    """Read a model file; a file with types outside of a fixed list is refused before any object is created.
+    """Read a model file, or that in the folder of a run.
+
+    A file with types outside of a fixed list is refused before any object is created.
 
     Raises
     ------
     ModelError : the file is missing, damaged, not a model, of another version, or contains foreign types.
     """
+    source = Path(path)
+    if source.is_dir():
+        source /= MODEL
+    if not source.is_file():
+        raise ModelError(f"{source}: no such file; make a model with ig3d fuse --out")
     from skops.io import get_untrusted_types, loads
 
-    source = Path(path)
-    if not source.is_file():
-        raise ModelError(f"{path}: no such file; make a model with ig3d fuse --out")
     try:
         raw = _read(source)
         _check_version(path, raw)

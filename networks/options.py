@@ -160,11 +160,10 @@ class LogitsConfig:
         unknown = [name for name in self.splits or () if name not in Split.__members__]
         if unknown or self.splits == ():
             raise UsageError(
-                f"splits: {', '.join(unknown) or 'nothing'} is not a split; pass all, or some of "
-                f"{', '.join(Split.__members__)}"
+                f"splits: {', '.join(unknown) or 'nothing'} is not a split; pass all, or some of train, val, test, none"
             )
         if self.batch_size < 1:
-            raise UsageError(f"batch_size is {self.batch_size}; it must be at least 1")
+            raise UsageError(f"batch-size is {self.batch_size}; it must be at least 1")
 
 
 def parse_splits(text: str | None) -> tuple[str, ...] | None:

@@ -115,6 +115,7 @@ def test_rows_are_recognised_by_the_content_of_their_images(ig3d, fitted):
         )  # fmt: skip
         assert ended.returncode == 0, ended.stderr
         assert [line["seen"] for line in lines_of(folder / "p.csv")] == marks.tolist()
+        assert load_model(folder).rules.keys() == load_model(model).rules.keys()
         assert ("WARNING stack was fitted on" in ended.stderr) == bool((marks != "").any())
 
 

@@ -257,12 +257,12 @@ def test_valence_and_arousal_stay_within_their_range(samples: Listing, tmp_path:
 
 def test_choices_that_cannot_be_are_refused(samples: Listing, network: LoadedNetwork, tmp_path: Path) -> None:
     with pytest.raises(
-        UsageError, match=r"splits: tset is not a split; pass all, or some of none, train, val, test"
+        UsageError, match=r"splits: tset is not a split; pass all, or some of train, val, test, none"
     ):
         LogitsConfig(splits=parse_splits("val,tset"))
     with pytest.raises(UsageError, match=r"is not a split; pass all"):
         LogitsConfig(splits=parse_splits(","))
-    with pytest.raises(UsageError, match="batch_size is 0"):
+    with pytest.raises(UsageError, match="batch-size is 0"):
         LogitsConfig(batch_size=0)
     with pytest.raises(UsageError, match=r"out: the name must end in \.npz"):
         write_logits(samples, network, tmp_path / "x.csv")

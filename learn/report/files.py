@@ -18,7 +18,7 @@ from ...features.atomic import check_output, replacing, temporary_name
 from ...features.predictions import VA
 from ..evaluate.predictions import ReportedPredictions, predictions_npz
 from ..evaluate.tables import table_csv
-from ..model import save_model
+from ..model import MODEL, save_model
 from ..result import Result
 from .compare import compare
 from .findings import findings_of
@@ -30,7 +30,7 @@ from .view import View
 _DIGITS = "%.9g"  # more than a prediction has
 FILES = (
     FILE, FIGURES, "confusion.csv", "reliability.csv", FINDINGS, PREDICTIONS, "predictions.csv", "table.tex",
-    "model.skops", "report.html",
+    MODEL, "report.html",
 )  # fmt: skip
 
 
@@ -99,10 +99,10 @@ def write_result(result: Result, out: str | Path, *, command: str = "") -> list[
     written = write_texts(folder, texts)
     if result.model is not None:
         try:
-            save_model(result.model, folder / "model.skops")
+            save_model(result.model, folder / MODEL)
         except OSError as exc:
             raise RunError(f"{out}: the model cannot be written ({exc})") from exc
-        written.append(folder / "model.skops")
+        written.append(folder / MODEL)
     return sorted(written)
 
 
