@@ -314,6 +314,7 @@ def test_a_table_names_ranges_of_frames_and_ids(tmp_path: Path) -> None:
         ("path,start,end\na.mp4,0,2\na.mp4,2,2\n", "row 2: end 2 is not after start 2"),
         ("path,first_frame,last_frame\na.mp4,7,5\n", "row 1: last_frame 5 is before first_frame 7"),
         ("path,frame\na.mp4,60\n", "frame 60; the last frame is 59"),
+        ("path,start,end\na.mp4,0.51,0.54\n", "start 0.51, end 0.54; no frame is in this interval"),
         ("path,first_frame\na.mp4,-2\na.mp4,1.5\n", r"first_frame has -2, 1.5; write whole numbers from 0"),
         ("path,start\na.mp4,-1\n", "start has -1; write seconds from 0"),
         ("path\nb.mp4\nc.mp4\n", r"b.mp4 does not exist, nor does any other of the 2 files"),

@@ -6,6 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,7 @@ def expand(
             if first <= last:
                 thinned.append(where)
             else:
-                outside.append(f"{where}; {_extent(video.seconds)}")
+                outside.append(f"{where}; {_reason(video.seconds, first)}")
         rows += [row] * len(frames)
         chosen += frames
     notes = _notes_on_rows(outside, thinned, videos.fps, table)
@@ -167,12 +168,15 @@ def _between(video: Video, first: float, last: float) -> list[Frame]:
     """Frames with numbers from ``first`` to ``last``; the only row of a video that cannot be read."""
     if not len(video.seconds):
         return video.frames
-    numbers = [frame.number for frame in video.frames]
-    return video.frames[bisect_left(numbers, first) : bisect_right(numbers, last)]
+    number = attrgetter("number")
+    start, stop = bisect_left(video.frames, first, key=number), bisect_right(video.frames, last, key=number)
+    return video.frames[start:stop]
 
 
-def _extent(seconds: np.ndarray) -> str:
-    """Number and time of the last frame, for messages."""
+def _reason(seconds: np.ndarray, first: float) -> str:
+    """Why no frame is within limits, of which ``first`` is the number of the first frame."""
+    if first < len(seconds):
+        return "no frame is in this interval"
     end = "" if np.isnan(seconds[-1]) else f", {seconds[-1]:.2f} s"
     return f"the last frame is {len(seconds) - 1}{end}"
 
