@@ -91,9 +91,9 @@ class ImportedCodes:
     Attributes
     ----------
     regressor : str
-        Whose codes they are, as far as the files tell.
+        Regressor that computed the codes, as far as the files state it.
     codes : row of the sample list -> block -> values
-    notes : what was odd, for the user
+    notes : unusual parts of the source, for the user
     without : row -> status and message of one that has no codes
     """
 
@@ -104,7 +104,7 @@ class ImportedCodes:
 
 
 def share_words(content: str, codes: Mapping[int, object], listing: Listing) -> str:
-    """How many samples a source has codes for."""
+    """Number of samples for which a source has codes, as text."""
     return f"{content} for {len(codes)} of {plural(len(listing), 'sample')}"
 
 

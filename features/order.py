@@ -17,7 +17,7 @@ BETTER_BY = 0.10  # difference in accuracy, or in correlation, from which anothe
 _SIGNIFICANT = 1e-3
 _CHANCE_ERRORS = 3.0  # standard errors above chance up to which an agreement counts as chance
 _MIN_SPLIT_ROWS = 50  # labelled rows that a split needs to be tested separately
-# Of distributed inference, in which process i of p predicts the rows i, i + p, i + 2 p, ...
+# For distributed inference, in which process i of p predicts the rows i, i + p, i + 2 p, ...
 _MAX_PROCESSES, _USUAL_PROCESSES, _BATCHES = 16, (2, 4, 8), (16, 32, 64, 128, 256)
 
 

@@ -35,7 +35,7 @@ from .rules import fits
 __all__ = ["EvaluationPlan", "FoldModel", "HeadFit", "plan_fusion", "plan_heads"]
 
 _EMPTY = np.zeros(0, np.intp)
-# Where the 2D predictions of train rows were declared out of fold, as in sentences; empty if they were not.
+# Ends of sentences: where the user declared that 2D predictions of train rows are out of fold.
 _BY_OPTION, _BY_FILE = "with --2d-out-of-fold", "in their file"
 
 

@@ -1,4 +1,4 @@
-"""Simulation of the claims: how often they are false, how often true information is found, and what intervals cover.
+"""Simulation of the claims: rate of false claims, power, and coverage of the intervals.
 
 Data sets are drawn with known truth and given to ``ig3d fuse`` as ready predictions; docs/statistics.md has the table.
 
@@ -6,7 +6,7 @@ Data sets are drawn with known truth and given to ``ig3d fuse`` as ready predict
     python scripts/simulate_claims.py --datasets 6 --check               # small and seeded, for make check-full
 
 Seven classes with the shares of RAF-DB. The 2D network sees x = mu e_y + noise and is over-confident by a factor of
-2.5. What the 3D predictions are made of differs between the cells. In groups (persons), 30 % of the variance of the
+2.5. The cells differ in the 3D predictions. In groups (persons), 30 % of the variance of the
 noise is between groups, group sizes are uneven (log-normal), and class shares differ between groups.
 """
 
@@ -42,7 +42,7 @@ POPULATION = 40_000
 # errors.
 AFFECTNET = ((0.466, 0.3377, 0.7180, 0.3389, 0.6860, 0.827), (0.37, 0.3077, 0.6448, 0.3120, 0.5915, 0.806))
 MAX_FALSE, MIN_POWER, COVERAGE = 0.06, 0.80, (0.92, 0.97)
-UNLIKELY = 1e-3  # --check fails on what is less likely than this where the targets are just met
+UNLIKELY = 1e-3  # --check fails for results that are less likely than this if the targets are just met
 FOLD_SEEDS = 20
 
 
@@ -146,15 +146,15 @@ def draw(
         shared = random.normal(size=(groups.max() + 1, k))[groups]
         return np.sqrt(1 - BETWEEN) * single + np.sqrt(BETWEEN) * shared
 
-    place, of_two = np.eye(k)[truth], noise()
-    seen = STRENGTH * place + of_two
+    signal, of_two = np.eye(k)[truth], noise()
+    seen = STRENGTH * signal + of_two
     if cell.two_networks:  # their errors have a correlation of 0.6
-        other = STRENGTH * place + 0.6 * of_two + 0.8 * noise()
+        other = STRENGTH * signal + 0.6 * of_two + 0.8 * noise()
         three = {
             "noise": noise(),
             "copy": STRENGTH * other,
             "noisy": STRENGTH * other + 0.5 * noise(),
-            "information": place + 0.3 * of_two + np.sqrt(1 - 0.3**2) * noise(),
+            "information": signal + 0.3 * of_two + np.sqrt(1 - 0.3**2) * noise(),
         }[cell.three]
         two, second = (OVERCONFIDENCE * (STRENGTH * of + log_prior) for of in (seen, other))
         return truth, two, three + log_prior, second
@@ -165,15 +165,15 @@ def draw(
         return truth, two, STRENGTH * (seen + noise()) + log_prior
     if cell.three == "noise":
         return truth, two, noise() + log_prior
-    also = cell.strength * place + 0.3 * of_two + np.sqrt(1 - 0.3**2) * noise()
+    also = cell.strength * signal + 0.3 * of_two + np.sqrt(1 - 0.3**2) * noise()
     return truth, two, cell.strength * also + log_prior
 
 
 def persons(n: int, count: int, random: np.random.Generator) -> np.ndarray:
     """(n,) int persons of uneven size, each with a row at least."""
     weights = random.lognormal(0, 1, count)
-    some = random.choice(count, n - count, p=weights / weights.sum())
-    return random.permutation(np.concatenate([np.arange(count), some]))
+    further = random.choice(count, n - count, p=weights / weights.sum())
+    return random.permutation(np.concatenate([np.arange(count), further]))
 
 
 def table_of(cell: Cell, random: np.random.Generator) -> FusionTable:
@@ -249,13 +249,13 @@ def simulated(cell: Cell, seed: int, draws: int) -> dict:
     line["covers"] = {}
     for name in (primary["metric"],) if cell.task == "va" else (primary["metric"], "accuracy"):
         gain = figure(result.figures, "stack", name, versus="2d-recalibrated")
-        apart = stack[name] - alone[name]
-        line["covers"][name] = bool(gain.low - 1e-9 <= apart <= gain.high + 1e-9)
+        difference = stack[name] - alone[name]
+        line["covers"][name] = bool(gain.low - 1e-9 <= difference <= gain.high + 1e-9)
     return line
 
 
 def flips(seed: int, draws: int) -> int:
-    """How many of 20 fold seeds decide otherwise than most, on one weak data set without a split to fit on."""
+    """Number of fold seeds, of 20, with the rarer decision, on one weak data set without a split to fit on."""
     cell = Cell("information", n=1000, calibration=0)
     table = table_of(cell, np.random.default_rng([20261130, seed]))
     claims = [run(cell, table, fold_seed, draws)[1]["primary"]["claim"] for fold_seed in range(FOLD_SEEDS)]
@@ -266,17 +266,17 @@ def lines_of(path: Path) -> list[dict]:
     """Data sets that were simulated before; a line that was cut off is left out."""
     if not path.exists():
         return []
-    found = []
+    finished = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            found.append(json.loads(line))
+            finished.append(json.loads(line))
         except ValueError:
             continue
-    return found
+    return finished
 
 
 def summary(name: str, cell: Cell, lines: list[dict]) -> tuple[str, list[str]]:
-    """A line of the table, and what is unlikely where the targets are met."""
+    """A line of the table, and results that are unlikely if the targets are met."""
     n = len(lines)
     claims = sum(of["claim"] for of in lines)
     share = claims / n
@@ -305,31 +305,29 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--datasets", type=int, default=200, help="data sets a cell")
-    parser.add_argument("--cells", help="names by semicolon; all by default")
+    parser.add_argument("--datasets", type=int, default=200, help="data sets per cell")
+    parser.add_argument("--cells", help="names, separated by semicolons; default: all")
     parser.add_argument("--out", type=Path, help="folder of finished data sets, to resume from")
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument(
-        "--fold-seeds", type=int, default=0, metavar="N", help="also 20 fold seeds on N data sets"
+        "--fold-seeds", type=int, default=0, metavar="N", help="also run 20 fold seeds on N data sets"
     )
-    parser.add_argument(
-        "--check", action="store_true", help="exit 1 where the targets are unlikely to be met"
-    )
+    parser.add_argument("--check", action="store_true", help="exit 1 if the targets are unlikely to be met")
     chosen = parser.parse_args()
     with threadpool_limits(1):
         return simulate(chosen)
 
 
 def simulate(chosen: argparse.Namespace) -> int:
-    """Simulate what is missing, print the table; 1 where a check fails."""
+    """Simulate the missing data sets and print the table; returns 1 if a check fails."""
     names = chosen.cells.split(";") if chosen.cells else list(CELLS)
     failed = []
     lines: dict[str, list[dict]] = {name: [] for name in names}
     if chosen.out:
         chosen.out.mkdir(parents=True, exist_ok=True)
-        for place, name in enumerate(CELLS):
+        for position, name in enumerate(CELLS):
             if name in lines:
-                lines[name] = lines_of(chosen.out / f"cell-{place}.jsonl")
+                lines[name] = lines_of(chosen.out / f"cell-{position}.jsonl")
     # all cells advance together, so that a run that is stopped has equally many data sets of each
     for seed in range(chosen.datasets):
         for name in names:
@@ -348,7 +346,7 @@ def simulate(chosen: argparse.Namespace) -> int:
     if chosen.fold_seeds:
         each = [flips(seed, chosen.draws) for seed in range(chosen.fold_seeds)]
         print(f"claims that flip over {FOLD_SEEDS} fold seeds, by data set: {', '.join(map(str, each))}")
-        failed += [f"{most} of {FOLD_SEEDS} fold seeds decide otherwise" for most in each if most > 1]
+        failed += [f"{rarer} of {FOLD_SEEDS} fold seeds decide otherwise" for rarer in each if rarer > 1]
     for line in failed:
         print(f"unlikely: {line}", file=sys.stderr)
     return int(bool(failed) and chosen.check)

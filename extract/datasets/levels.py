@@ -19,7 +19,7 @@ Folder = tuple[str, ...]
 
 # Names of folders above the classes, each of one person, video or fold: S010, AF01, subject_3, fold_2.
 _GROUP = re.compile(r"([a-z]{1,14})[-_ ]?\d{1,6}[a-z]?", re.IGNORECASE)
-# Those of them that are no classes either, where no folder below is one.
+# Names of folders of persons, videos or folds, which are not classes either if they contain no class folders.
 _PERSON = re.compile(
     r"(s|p|f|m|w|id|sub|subj|subject|person|pers|actor|speaker|participant|patient|user|face_?id|vid|video|clip|seq|"
     r"sequence|session|film|movie|fold|cv)[-_ ]?\d+[a-z]?",
@@ -276,7 +276,7 @@ def _groups_above(
 
 
 def _in_words(named: Mapping[str, Split]) -> str:
-    """Which folder is which split, where the name is not that of the split itself."""
+    """Folders and their splits, for folders whose name is not that of the split."""
     odd = [f"{name} = {split.name}" for name, split in sorted(named.items()) if name.lower() != split.name]
     return f" ({', '.join(odd)})" if odd else ""
 

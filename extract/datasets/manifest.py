@@ -136,7 +136,7 @@ def _used_columns(file: Path, table: pd.DataFrame) -> tuple[dict[str, str], list
     )
     if columns["label"] in (columns["valence"], columns["arousal"]):
         columns["label"] = None
-    # Of the usual names only split is sure to mean one; a column set or part may hold other things.
+    # A column named split has splits; columns with the other usual names, such as set or part, are checked.
     split = find_column(names, SPLIT_NAMES)
     if split is not None and (split.strip().lower() == "split" or _holds_splits(table[split])):
         columns["split"] = split

@@ -112,7 +112,7 @@ def _records(path: str, archive: TarMembers, skipped: Counter[str]) -> tuple[lis
 
 
 def _notes(path: str, archive: TarMembers, damage: str, images: int) -> list[str]:
-    """Warnings on what a shard may have beside the images that are taken."""
+    """Warnings on a damaged shard, or on data after its end."""
     if damage:
         return [f"WARNING {path} is damaged; taken: {plural(images, 'image')} up to the damage ({damage})"]
     if archive.followed:

@@ -148,7 +148,7 @@ def figures_of(
 
 
 class _Lines:
-    """Lines of the table, found again by what they are of."""
+    """Lines of the table, with an index by predictor, rows, metric and opponent."""
 
     def __init__(self) -> None:
         self.lines: list[dict[str, Any]] = []
@@ -288,29 +288,29 @@ def _family(
     units: int,
 ) -> list[tuple[dict[str, Any], Difference]]:
     """Lines of the tested differences on one part of the rows, with their bootstrap samples without half rows."""
-    found = []
+    tested = []
     for of in judged:
         for other in (other for other in opponents[of.key] if other.key in sampled):
             for metric in family:
                 line = lines.of(of, part, metric, other)
                 if line["p"] is None or math.isnan(line["p"]):
                     continue
-                mine, theirs = (sampled[key].metrics[metric].drawn for key in (of.key, other.key))
+                own, opposing = (sampled[key].metrics[metric].drawn for key in (of.key, other.key))
                 # 12 digits: whether a sample of counts is as extreme does not depend on the last bits of a sum
                 value = float(f"{line['value']:.12g}")
-                found.append((line, Difference(value, mine - theirs, units)))
-    return found
+                tested.append((line, Difference(value, own - opposing, units)))
+    return tested
 
 
 def _adjust(tested: Sequence[tuple[dict[str, Any], Difference]]) -> None:
-    """Put the adjusted p beside each p: by the bootstrap maximum over one family.
+    """Set the adjusted p of each line by the bootstrap maximum over one family.
 
     If few rows distinguish two predictors, the bootstrap maximum is too small; the adjusted p is therefore set to at
     least p.
     """
     adjusted = max_t([difference for _, difference in tested])
     for (line, _), p in zip(tested, adjusted, strict=True):
-        # Where every sample is the same there is no standard error: Bonferroni's bound of the p of the exchanges.
+        # if all bootstrap samples are equal, there is no standard error; the p is then adjusted by Bonferroni's bound
         bound = min(1.0, line["p"] * len(tested)) if line["value"] else 1.0
         line["p_adjusted"] = bound if p is None else max(p, line["p"])
 

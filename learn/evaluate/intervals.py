@@ -101,7 +101,7 @@ def half_rows(counts: np.ndarray, *, draws: int, seed: int) -> tuple[np.ndarray,
 
 
 def swapped_sums(blocks: Sequence[np.ndarray], *, draws: int, seed: int) -> list[np.ndarray]:
-    """(draws, s) sums of each block of group differences (g, s), the sign of each group turned at random."""
+    """(draws, s) sums of each block of group differences (g, s), each group with a random sign."""
     random = np.random.default_rng(seed)
     size = len(blocks[0])
 
@@ -116,14 +116,14 @@ def swapped_sums(blocks: Sequence[np.ndarray], *, draws: int, seed: int) -> list
 def _products(
     blocks: Sequence[np.ndarray], weights: Callable[[int], np.ndarray], draws: int
 ) -> list[np.ndarray]:
-    """Each block multiplied from the left by (draws, g) whole weights that are made a few rows at a time."""
+    """Products of (draws, g) integer weights, which are created in parts, and each block (g, s)."""
     sums = [np.zeros((draws, block.shape[1])) for block in blocks]
     parts = []
     for block, out in zip(blocks, sums, strict=True):
         rows, whole = np.flatnonzero(block.any(axis=1)), _whole_columns(block)
         if len(rows):
             parts.append((out, rows, whole, block[rows][:, whole].astype(np.float32), block[rows][:, ~whole]))
-    # Rounded sums are made on one thread: their last digits, and so a file's bytes, depend on no number of cores.
+    # rounded sums are computed on one thread, so that their last digits do not depend on the number of cores
     blas = ThreadpoolController()
     for start, stop in _chunks(draws, len(blocks[0])):
         weight = weights(stop - start)
@@ -143,7 +143,7 @@ def _chunks(draws: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def _whole_columns(block: np.ndarray) -> np.ndarray:
-    """(s,) bool: columns of whole numbers that no weighted sum takes out of what float32 holds exactly."""
+    """(s,) bool: columns of integers whose weighted sums are exact in float32."""
     whole = (block == np.rint(block)).all(axis=0)
     return np.asarray(whole & (np.abs(block).max(axis=0, initial=0) * max(len(block), 1) < _EXACT))
 

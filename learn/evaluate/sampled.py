@@ -1,7 +1,7 @@
 """Statistics of all predictors, summed over rows, bootstrap samples, jackknife samples and random exchanges.
 
-A metric is a function of summed statistics (:mod:`.metrics`), so that one product of weights and rows serves every
-metric of every predictor, on all rows and on the covered ones.
+Metrics are functions of summed statistics (:mod:`.metrics`). One product of weights and rows therefore gives all
+metrics of all predictors, on all rows and on the covered rows.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ class Sums:
         return Sums(self.point - other.point, self.drawn - other.drawn, self.left - other.left)
 
     def with_answers(self, answers: np.ndarray) -> Sums:
-        """The same with (draws, 2k) predictions and right predictions added to the bootstrap samples."""
+        """Sums with (draws, 2k) predictions and right predictions added to the bootstrap samples."""
         drawn = self.drawn.copy()
         drawn[:, : answers.shape[1]] += answers
         return Sums(self.point, drawn, self.left)
 
     def figure(self) -> Interval:
-        """Value and BCa interval, where these are (1,), (draws,) and (g,) figures."""
+        """Value and BCa interval; the sums must be figures of shapes (1,), (draws,) and (g,)."""
         return self._with(bca_interval(float(self.point[0]), self.drawn, self.left))
 
     def difference(self, other: Sums, most: float = math.inf) -> Interval:
-        """Difference to another figure and its percentile interval (the reason is in :mod:`.intervals`).
+        """Difference relative to another figure, and its percentile interval (see :mod:`.intervals`).
 
-        Half rows may take the samples of few rows beyond the greatest difference that is possible, ``most``.
+        Samples are limited to the greatest possible difference ``most``, which half rows may exceed if rows are few.
         """
         apart = self.minus(other)
         return apart._with(percentile_interval(np.clip(apart.drawn, -most, most), len(self.left)))
@@ -102,10 +102,10 @@ class Sampled:
 
 
 def mean_over_trainings(trainings: Sequence[Sums], seed: int) -> Sums:
-    """The mean over trainings; of a bootstrap sample the mean over a sample of the trainings.
+    """Mean over trainings; in each bootstrap sample, the mean over a sample of the trainings.
 
-    Predictors with as many trainings share the draws, as these have the same seeds. The spread of so few trainings is
-    scaled by the root of n / (n - 1), as for an unbiased variance.
+    Predictors with equally many trainings have the same draws, because their trainings have the same seeds. The spread
+    is scaled by the root of n / (n - 1), as for an unbiased variance.
     """
     points, drawn, left = ([getattr(of, name) for of in trainings] for name in Sums.__slots__)
     count = len(trainings)
@@ -118,7 +118,7 @@ def mean_over_trainings(trainings: Sequence[Sums], seed: int) -> Sums:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Sums of all predictors' statistics side by side, so that one product serves them all.
+    """Sums of the statistics of all predictors, as columns of one matrix.
 
     Attributes
     ----------

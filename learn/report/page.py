@@ -227,7 +227,7 @@ def _parameters(view: View) -> list[dict[str, str]]:
     for of in view.entries:
         models = [_named(values, columns) for values in of.fitted]
         for key in dict.fromkeys(key for values in models for key in values):
-            # The calibration of what a rule does not see is no part of its fit.
+            # 2d-recalibrated does not use the 3D predictions, and therefore not their calibration
             if not (of.name == RECALIBRATED and key == "3d"):
                 values = [model[key] for model in models if key in model]
                 lines.append({"label": of.label, "name": key, "value": _range(values)})
@@ -235,7 +235,7 @@ def _parameters(view: View) -> list[dict[str, str]]:
 
 
 def _named(values: dict[str, Any], columns: list[str]) -> dict[str, Any]:
-    """Parameters of one fold model: numbers of a class or dimension by its name, without what was not fitted."""
+    """Fitted parameters of one fold model; numbers of a class or dimension have its name."""
 
     def value_of(key: str, value: Any) -> Any:
         if isinstance(value, dict):
