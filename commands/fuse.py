@@ -122,9 +122,9 @@ def fuse_config(
 
     Raises
     ------
-    UsageError : a value, rule or device does not exist.
+    UsageError : a value, rule or device does not exist, or an option belongs to a rule that is not run.
     """
-    from ..learn.rules import rule_options
+    from ..learn.rules import RECALIBRATED, rule_options
 
     checked_device(options["device"])
     if "rules" in options:
@@ -136,9 +136,17 @@ def fuse_config(
         *(["weighted.per_class=true"] if weights == "per-class" else []),
         *(of_rules or []),
     ]
-    return FuseConfig(
+    config = FuseConfig(
         **options,
         blocks=joined(blocks, "full"),
         rule_options=rule_options(settings(of_rules), text=True),
         model=model,
     )
+    used = {*config.rules, RECALIBRATED}
+    unused = [name for name in config.rule_options if name not in used]
+    if unused and "selected" not in used:  # its candidates may have options
+        raise UsageError(
+            f"rules: options of {', '.join(unused)} have no effect with --rules {','.join(config.rules)}; add the "
+            "rule, or leave its options out"
+        )
+    return config

@@ -31,12 +31,14 @@ class RunCommand(Command):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         own = {name for option in self.get_params(ctx) for name in (*option.opts, *option.secondary_opts)}
-        for name in (word.partition("=")[0] for word in args if word.startswith("--")):
+        for place, word in enumerate(args):
+            name, _, value = word.partition("=")
+            value = value or next(iter(args[place + 1 :]), "")
             settings = [
-                f"--set {step}.{name.removeprefix('--')}{'' if getattr(option, 'is_flag', False) else '=...'}"
+                f"--set {step}.{name.removeprefix('--')}{'' if getattr(option, 'is_flag', False) else f'={value}'}"
                 for step in _WITH_OPTIONS
                 for option in _COMMANDS[step].params
-                if name in (*option.opts, *option.secondary_opts)
+                if name.startswith("--") and name in (*option.opts, *option.secondary_opts)
             ]
             if settings and name not in own:
                 raise UsageError(f"run: {name} is an option of a step; pass {' or '.join(settings)}")
@@ -105,10 +107,10 @@ def run(
     if _finished(out, identity):
         say("the fusion of these codes and predictions with these options has finished before")
         _step("report", str(fused))
+        print(f"\n{fused / 'report.html'}: the report; open it in a browser")
     else:
         _step("fuse", *options, "--out", str(fused))
         (out / _RECORD).write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
-    print(f"{fused / 'report.html'}: report; {fused / 'table.tex'}: table for a paper")
 
 
 def _check(predictions: list[Path], **steps: list[str]) -> None:

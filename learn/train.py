@@ -95,12 +95,11 @@ def codes_table(
     if not has[task]:
         other = next((name for name, present in has.items() if present), None)
         wanted = "classes" if task == "classes" else " and ".join(VA)
+        reason = f"labels ({wanted})" if other else "labels of any kind"
         advice = (
             f"use --task {other}, whose labels it has" if other else "extract with a dataset that has labels"
         )
-        raise PredictionsError(
-            f"{codes.source}: has no labels ({wanted}), so nothing can be measured; {advice}"
-        )
+        raise PredictionsError(f"{codes.source}: has no {reason}, so nothing can be measured; {advice}")
     classes = data.classes if task == "classes" else ()
     labels = samples["label"].cat.codes.to_numpy(np.int16)
     return FusionTable(

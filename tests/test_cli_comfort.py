@@ -109,7 +109,7 @@ def test_one_command_does_the_job_and_continues(
     ended = ig3d(*command)
     assert ended.returncode == 0, ended.stderr
     report = tmp_path / "study/fused/report.html"
-    assert report.is_file() and f"{report}: report" in ended.stdout
+    assert report.is_file() and f"{report}: the report" in ended.stdout
     assert [line for line in ended.stderr.splitlines() if re.match(r"\d of 3: ", line)] == [
         "1 of 3: extract",
         "2 of 3: check the predictions",
@@ -120,6 +120,7 @@ def test_one_command_does_the_job_and_continues(
     before = report.stat().st_mtime_ns
     again = ig3d(*command)
     assert again.returncode == 0, again.stderr
+    assert f"{report}: the report" in again.stdout
     assert "already complete" in again.stderr and "has finished before" in again.stderr
     assert report.stat().st_mtime_ns == before
     other = ig3d(*command, "--set", "fuse.seed=1")
@@ -159,7 +160,8 @@ def test_run_refuses_what_it_cannot_do(ig3d: Program, data: tuple[Path, Path], t
         assert "1 of 3" not in ended.stderr
         assert words in ended.stderr and "Traceback" not in ended.stderr
     for words, advice in (
-        (["--draws", 300], "pass --set fuse.draws=..."),
+        (["--draws", 300], "pass --set fuse.draws=300"),
+        (["--draws=300"], "pass --set fuse.draws=300"),
         (["--no-controls"], "pass --set fuse.no-controls"),
         (["--force"], "pass --set check.force or --set fuse.force"),
     ):

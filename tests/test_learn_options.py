@@ -109,11 +109,23 @@ def test_an_option_of_a_rule_reaches_the_record_and_the_study(files, ig3d, tmp_p
     assert record["config"]["rule_options"] == {"weighted": {"per_class": True}}
     assert len(fitted_in(record, "weighted")["w"]) == 3
     again = ig3d(
-        "fuse", *files, *quick, "--weights", "per-class", "--stack-codes", "--out", tmp_path / "again"
+        "fuse",
+        *files,
+        *quick,
+        "--rule",
+        "stack",
+        "--weights",
+        "per-class",
+        "--stack-codes",
+        "--out",
+        tmp_path / "again",
     )
     assert again.returncode == 0, again.stderr
     record = json.loads((tmp_path / "again" / "record.json").read_text())
     assert record["config"]["rule_options"] == {"stack": {"codes": True}, "weighted": {"per_class": True}}
+    for words in (["--stack-codes"], ["--set", "boost.max_rounds=9"]):
+        ended = ig3d("fuse", *files, *quick, *words)
+        assert ended.returncode == 2 and "have no effect with --rules weighted" in ended.stderr
     ended = ig3d("fuse", *files, *quick, "--weights", "two")
     assert ended.returncode == 2 and "weights: 'two' is unknown; choose one or per-class" in ended.stderr
     ended = ig3d("fuse", *files, *quick, "--set", "weighted.per-class")

@@ -283,6 +283,7 @@ def test_the_command_prints_a_table_and_writes_what_fuse_and_report_take(store, 
     assert ended.returncode == 0, ended.stderr
     assert "heads fitted on the train split" in ended.stdout and "prior" in ended.stdout
     assert not ended.stderr
+    assert "effect size" not in ended.stdout  # a run of heads has none
     record = json.loads((tmp_path / "run" / "record.json").read_text())
     figures = read_table(tmp_path / "run" / "figures.csv", COLUMNS)
     assert figure(figures, "gbm", "accuracy").value > 0.6

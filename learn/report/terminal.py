@@ -90,7 +90,8 @@ def _legend(view: View) -> str:
         more = "; other intervals: report.html" if len(view.references) > 1 else ""
         parts.append(f"vs.: difference in {leading}{points} [95 % interval, not adjusted{more}]")
         adjusted = "" if view.intermediate else "adjusted "
-        own = "" if view.intermediate else " (the effect size above has its own criterion)"
+        late = view.of_role("rule") and not view.intermediate
+        own = " (the effect size above has its own criterion)" if late else ""
         parts.append(f"* ** *** gain with {adjusted}p < .05, .01, .001{own}")
     if RECALIBRATED in view.references:
         parts.append("2d-recalibrated: 2d, recalibrated on the rows on which rules are fitted")
