@@ -168,6 +168,17 @@ def require(module: str, *, wanted_by: str) -> ModuleType:
         raise
 
 
+def reason_of(error: Exception) -> str:
+    """Short reason from an error of the system or of a library, without its number.
+
+    >>> reason_of(FileNotFoundError(2, "No such file or directory", "a.txt"))
+    'No such file or directory'
+    """
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+
+
 def shorten(text: str, limit: int = 80) -> str:
     """Text for a message: long text is cut and followed by its length.
 

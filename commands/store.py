@@ -225,6 +225,9 @@ def export(
         )
     if frontal and not any(folders.values()):
         raise UsageError("export: --frontal applies to meshes; pass --obj or --ply, or omit it")
+    for folder in folders.values():
+        if folder is not None and folder.is_file():
+            raise UsageError(f"export: {folder} is a file; meshes are written to a folder")
     for suffix, path in tables.items():
         if path is not None and path.suffix.lower() != suffix:
             raise UsageError(

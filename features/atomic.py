@@ -34,16 +34,19 @@ def temporary_name(path: Path) -> Path:
 
 
 def check_output(path: Path) -> None:
-    """Raise an error if an output path exists and is not a regular file.
+    """Raise an error if an output path exists and is not a regular file, or if its folder is a file.
 
     A rename would replace a device node or a FIFO, and would fail for a folder.
 
     Raises
     ------
-    RunError : the path is a folder, device, FIFO or socket.
+    RunError : the path is a folder, device, FIFO or socket, or lies under a file.
     """
     try:
         mode = path.stat().st_mode
+    except NotADirectoryError:
+        file = next(parent for parent in path.parents if parent.is_file())
+        raise RunError(f"{path}: {file} is a file, not a folder; choose another path") from None
     except (OSError, ValueError):  # the path does not exist, or writing will raise the error
         return
     if not stat.S_ISREG(mode):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import PredictionsError, listed, plural
+from ..errors import PredictionsError, listed, plural, reason_of
 from .atomic import replacing, write_arrays
 from .classes import canonical_all, parse_classes, preset_of
 from .prediction_files import VA as VA  # the name is used with predictions
@@ -196,7 +196,7 @@ class Predictions:
                 write_arrays(temporary, arrays)
         except OSError as exc:
             raise PredictionsError(
-                f"{path}: the predictions cannot be written: {exc}; choose another path"
+                f"{path}: the predictions cannot be written: {reason_of(exc)}; choose another path"
             ) from exc
 
 

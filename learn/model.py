@@ -20,7 +20,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from .. import __version__
-from ..errors import ModelError, listed, shorten
+from ..errors import ModelError, listed, reason_of, shorten
 from ..features.atomic import replacing
 from ..features.content import hash_ids
 from ..features.fusion_table import BlockUse, FusionTable
@@ -145,7 +145,9 @@ def save_model(model: FusionModel, path: str | Path) -> None:
         with replacing(path) as temporary:
             temporary.write_bytes(_model_bytes(model))
     except OSError as exc:
-        raise ModelError(f"{path}: the model cannot be written ({exc}); choose another path") from exc
+        raise ModelError(
+            f"{path}: the model cannot be written ({reason_of(exc)}); choose another path"
+        ) from exc
 
 
 def _model_bytes(model: FusionModel) -> bytes:

@@ -19,7 +19,7 @@ import timm
 import torch
 from torch import nn
 
-from ..errors import ModelError, UsageError
+from ..errors import ModelError, UsageError, reason_of
 from ..features.content import hash_contents
 from ..features.samples import Listing, Split
 from ..learn.training.tensors import open_description, read_tensors, tensors_digest, write_tensors
@@ -195,7 +195,7 @@ def check_place(path: str | Path, *, suffix: str) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise UsageError(
-            f"out: the folder of {target} cannot be created: {exc}; choose another path"
+            f"out: the folder of {target} cannot be created: {reason_of(exc)}; choose another path"
         ) from exc
     if target.is_dir() or not os.access(target.parent, os.W_OK):
         reason = "it is a folder" if target.is_dir() else "its folder is not writable"

@@ -16,7 +16,7 @@ from typing import IO, Any, Self
 
 import numpy as np
 
-from ..errors import PredictionsError
+from ..errors import PredictionsError, reason_of
 from ..features.atomic import replacing
 
 
@@ -82,7 +82,7 @@ def write_npz(
                     features.write_to(handle)
     except OSError as exc:
         raise PredictionsError(
-            f"{path}: the predictions cannot be written: {exc}; choose another path"
+            f"{path}: the predictions cannot be written: {reason_of(exc)}; choose another path"
         ) from exc
 
 

@@ -107,7 +107,7 @@ def test_the_joined_stores_folder_is_made_or_named(
     assert content(out) == content(made / "one.h5")
     ended = ig3d("join", *parts, "--out", out / "b.h5")  # a file where the folder is to be
     assert ended.returncode == 1
-    assert "File exists" in ended.stderr and "choose a folder that can be written to" in ended.stderr
+    assert "is a file, not a folder; choose another path" in ended.stderr
     assert "free the disk" not in ended.stderr
 
 

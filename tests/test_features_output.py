@@ -68,6 +68,19 @@ def test_every_command_refuses_an_output_that_is_no_regular_file(
     assert stat.S_ISFIFO(out.lstat().st_mode) or out.is_dir()
 
 
+def test_an_output_under_a_file_is_refused(tmp_path: Path, ig3d: Callable, store: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for arguments in (
+        ("export", store, "--csv", tmp_path / "file" / "sub" / "a.csv"),
+        ("extract", colour_folder(tmp_path / "images", 2), "--out", tmp_path / "file" / "a.h5"),
+    ):
+        ended = ig3d(*arguments)
+        assert ended.returncode == 1 and ended.stderr.count("\n") == 1
+        assert f"{tmp_path / 'file'} is a file, not a folder" in ended.stderr
+    ended = ig3d("export", store, "--obj", tmp_path / "file")
+    assert ended.returncode == 2 and "is a file; meshes are written to a folder" in ended.stderr
+
+
 def test_a_link_to_a_device_is_refused(tmp_path: Path, ig3d: Callable, store: Path) -> None:
     out = tmp_path / "a.csv"
     out.symlink_to("/dev/null")

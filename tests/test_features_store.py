@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from listed import Sample, table_of
 
-from ig3d.errors import StoreError
+from ig3d.errors import RunError, StoreError
 from ig3d.features.samples import Split
 from ig3d.features.store import CodeStore, read_rows
 from ig3d.features.store.format import StoreInfo, content_hash
@@ -242,9 +242,7 @@ def test_an_error_while_writing_leaves_the_old_store(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(
-        StoreError, match=r"the store cannot be written.* choose a folder that can be written to"
-    ):
+    with pytest.raises(RunError, match=r"file is a file, not a folder; choose another path"):
         write(tmp_path / "file" / "a.h5")
     assert len(CodeStore(write(tmp_path / "new" / "folder" / "a.h5"))) == 200
 
@@ -268,9 +266,7 @@ def test_a_full_disk_is_reported_at_every_write(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(Path, "open", opened)
     for bytes_free in np.linspace(0, whole - 1, 24).astype(int):
         room = bytes_free
-        with pytest.raises(
-            StoreError, match=r"written: \[Errno 28\] No space left .*; free the disk and repeat"
-        ):
+        with pytest.raises(StoreError, match=r"written: No space left .*; free the disk and repeat"):
             write(tmp_path / "a.h5", 3000)
         assert not (tmp_path / "a.h5").exists()
     room = whole

@@ -16,9 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import DatasetError, RunError, listed
+from ...errors import DatasetError, RunError, listed, reason_of
 from ...features.atomic import replacing
-from ..sources import reason_of
 from ..user_folders import cache_folder
 
 TABLE = ".ig3d-annotations.npz"

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ...errors import DatasetError, listed, plural
+from ...errors import DatasetError, listed, plural, reason_of
 from ...features.samples import Split
 from ...features.table_columns import split_named
 from ..image_formats import is_system_folder
-from ..sources import Unavailable, Unreadable, open_archive, open_file, reason_of
+from ..sources import Unavailable, Unreadable, open_archive, open_file
 from ..sources.remote import is_remote, list_remote
 from .base import Dataset
 from .files import contents

@@ -30,10 +30,10 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from ...errors import Ig3dError
+from ...errors import Ig3dError, reason_of
 from ...features.image_names import VIDEO_SUFFIXES
 from .remote import is_remote
-from .storage import File, Unavailable, Unreadable, read_file, reason_of, stamp, unread
+from .storage import File, Unavailable, Unreadable, read_file, stamp, unread
 
 __all__ = [
     "FRAMES_PER_TASK",
@@ -45,7 +45,6 @@ __all__ = [
     "open_file",
     "parts_of",
     "read_content",
-    "reason_of",
 ]
 
 # Frames of a task of a video. Decoding begins at the key frame before the first one, often up to 250 frames earlier.

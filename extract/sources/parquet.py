@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import require
-from .storage import MAX_BYTES, File, Unreadable, reason_of
+from ...errors import reason_of, require
+from .storage import MAX_BYTES, File, Unreadable
 
 # Rows that are decoded together, and how many such batches are kept, for threads that read a little out of order.
 BATCH_ROWS = 16

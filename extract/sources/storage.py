@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO
 
-from ...errors import Ig3dError
+from ...errors import Ig3dError, reason_of
 from .remote import is_remote, open_remote, read_remote
 
 # Larger files and members are refused: they are no images and would fill the memory.
@@ -170,13 +170,6 @@ def unread(exc: Exception, name: str = "") -> Unreadable:
     ):
         return Unreadable(f"{name} cannot be opened: {reason_of(exc)}".lstrip())
     return Unavailable(f"{name} could not be read: {reason_of(exc)}".lstrip())
-
-
-def reason_of(exc: Exception) -> str:
-    """Short reason from an error of the system, a storage driver or a library."""
-    if isinstance(exc, MemoryError):
-        return "out of memory"
-    return getattr(exc, "strerror", None) or " ".join(str(exc).split()) or type(exc).__name__
 
 
 def _open_local(path: str) -> BinaryIO:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 import h5py
 import numpy as np
 
-from ...errors import StoreError
+from ...errors import StoreError, reason_of
 from ..atomic import check_output, flush_folder, temporary_name
 from ..samples import TEXT_COLUMNS, Split
 from ..values import Block, Rows, Status
@@ -152,7 +152,7 @@ class StoreWriter:
             exc = self._disk.failure or exc  # the first error; that of HDF5 is only a consequence
         full = exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         todo = "free the disk and repeat the command" if full else "choose a folder that can be written to"
-        return StoreError(f"{self.path}: the store cannot be written: {exc}; {todo}")
+        return StoreError(f"{self.path}: the store cannot be written: {reason_of(exc)}; {todo}")
 
     @_signals_held()
     def _discard(self) -> None:

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import RunError, listed
+from ...errors import RunError, listed, reason_of
 from ...features.atomic import replacing
 from ..report.files import run_files, write_texts
 from ..report.findings import findings_of
@@ -100,7 +100,7 @@ class RunFolder:
             self._write("run.json", {"format": FORMAT, "identity": self.identity, "versions": all_versions()})
         except (OSError, ValueError, RecursionError) as exc:
             raise RunError(
-                f"{self.path}: cannot be used as output folder ({exc}); choose another --out"
+                f"{self.path}: cannot be used as output folder ({reason_of(exc)}); choose another --out"
             ) from exc
 
     def write_figures(self, result: IntermediateResult, command: str) -> None:
@@ -118,7 +118,7 @@ class RunFolder:
             with replacing(self.path / name) as temporary:
                 temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         except OSError as exc:
-            raise RunError(f"{self.path}: {name} cannot be written: {exc}") from exc
+            raise RunError(f"{self.path}: {name} cannot be written: {reason_of(exc)}") from exc
 
 
 def all_versions() -> dict[str, str]:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ...console import say
-from ...errors import MissingExtra, RunError
+from ...errors import MissingExtra, RunError, reason_of
 from ...features.atomic import check_output, replacing, temporary_name
 from ...features.predictions import VA
 from ..evaluate.predictions import ReportedPredictions, predictions_npz
@@ -56,7 +56,7 @@ def check_out(out: str | Path) -> None:
         ours = FILE in existing and f'"format": "{FORMAT}"' in (folder / FILE).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as exc:
         raise RunError(
-            f"{out}: results cannot be written to this folder ({exc}); name another --out"
+            f"{out}: results cannot be written to this folder ({reason_of(exc)}); name another --out"
         ) from exc
     if existing and not ours:
         raise RunError(
@@ -101,7 +101,7 @@ def write_result(result: Result, out: str | Path, *, command: str = "") -> list[
         try:
             save_model(result.model, folder / MODEL)
         except OSError as exc:
-            raise RunError(f"{out}: the model cannot be written ({exc})") from exc
+            raise RunError(f"{out}: the model cannot be written ({reason_of(exc)})") from exc
         written.append(folder / MODEL)
     return sorted(written)
 
@@ -163,7 +163,7 @@ def write_texts(folder: Path, texts: Mapping[str, str | bytes]) -> list[Path]:
                 temporary.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
             written.append(folder / name)
     except OSError as exc:
-        raise RunError(f"{folder}: results cannot be written to this folder ({exc})") from exc
+        raise RunError(f"{folder}: results cannot be written to this folder ({reason_of(exc)})") from exc
     return written
 
 

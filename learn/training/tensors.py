@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from ...errors import ModelError
+from ...errors import ModelError, reason_of
 from ...features.atomic import replacing
 
 
@@ -33,7 +33,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], described: Ma
             temporary.write_bytes(content)
     except (OSError, SafetensorError) as exc:
         raise ModelError(
-            f"{path}: cannot be written: {exc}; free disk space, or choose another folder"
+            f"{path}: cannot be written: {reason_of(exc)}; free disk space, or choose another folder"
         ) from exc
 
 
