@@ -132,6 +132,25 @@ def test_accuracy_of_rows_is_tested_by_mcnemar_and_of_groups_by_swaps(table):
     assert grouped.p == pytest.approx(expected, abs=0.03) and grouped.p != entry.p
 
 
+@pytest.mark.parametrize("groups", [3, 5])
+def test_no_p_of_few_groups_is_below_the_smallest_of_all_exchanges(groups):
+    """With 100 random exchanges, fewer than expected may be as extreme."""
+    labels = np.arange(60) % 4
+    right = np.log(np.eye(4)[labels] * 0.6 + 0.1)
+    two = right.copy()
+    two[: 60 - groups] = np.roll(right, 1, axis=1)[: 60 - groups]
+    rules = (Predictor("2d", "reference", False, two), Predictor("stack", "rule", True, right))
+    p = []
+    for seed in range(30):
+        figures = figures_of(
+            rules, labels, np.ones(60, bool), np.arange(60) % groups, task="classes", draws=100, seed=seed,
+            family=("log_loss",),
+        )  # fmt: skip
+        of = figure(figures, "stack", "log_loss", versus="2d")
+        p += [of.p, of.p_adjusted, figure(figures, "stack", "accuracy", versus="2d").p]
+    assert min(p) == 2 / 2**groups
+
+
 def test_macro_f1_is_tested_by_swapping_predictions(table):
     rules, labels, _, _ = table
     predicted = {rule.name: rule.values.argmax(axis=1) for rule in rules if rule.condition == "real"}

@@ -260,18 +260,23 @@ class Statistics:
         """metric -> two-sided p of the hypothesis that two predictors are equally good.
 
         Row statistics are exchanged, averaged over cross-fittings or permutations; those of all trainings by the same
-        draws. p is NaN for a single row or group; a metric whose difference is not defined is left out.
+        draws. p is NaN for a single row or group; a metric whose difference is not defined is left out. Of the 2^g
+        exchanges of g rows or groups, two give the greatest difference: p is at least 2 / 2^g, also if few exchanges
+        are drawn.
         """
         own, others = self._keys(of), self._keys(other)
         # equal numbers of trainings: pairs by seed; else all pairs, so that the mean is that of the table
         matched = zip(own, others, strict=True) if len(own) == len(others) else product(own, others)
         each = [self._swapped(turned, part, *pair) for pair in matched]
+        units = self.units(part)
         p_values = {}
         for metric in metric_names(self.task):
             value = float(np.mean([of[metric][0] for of in each]))
             if math.isfinite(value):
                 drawn = np.mean([of[metric][1] for of in each], axis=0)
-                p_values[metric] = share_as_extreme(value, drawn) if self.units(part) > 1 else math.nan
+                p_values[metric] = (
+                    max(share_as_extreme(value, drawn), 2.0 ** (1 - units)) if units > 1 else math.nan
+                )
         return p_values
 
     def _swapped(

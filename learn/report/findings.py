@@ -302,7 +302,7 @@ def _beyond_both(view: View) -> list[dict[str, Any]]:
                 "rule": of.name,
                 "network": of.condition,
                 "metric": metric,
-                "shown": not view.few and all(each["significant"] for each in comparisons),
+                "shown": all(each["significant"] for each in comparisons),
                 **_decisive(comparisons),
                 "comparisons": comparisons,
             }
@@ -342,7 +342,7 @@ def _modules(view: View) -> list[dict[str, Any]]:
         findings.append(finding | {"gains": gains})
     network = view.figure(INTERMEDIATE, metric, versus="2d")
     if network is not None and math.isfinite(network.value):
-        gain, sure = better_by(metric, network.value), network.p < LEVELS[0] and not view.few
+        gain, sure = better_by(metric, network.value), network.p < LEVELS[0]
         direction = "not shown" if not sure else "better" if gain > 0 else "worse"
         finding = {"code": "codes_against_2d", "metric": metric, "versus": "2d", **_numbers(network)}
         findings.append(finding | {"direction": direction})
