@@ -69,7 +69,7 @@ def test_check_prints_it(ig3d: Run, troubled: Path) -> None:
     assert "unreadable: 1 (train/happy/broken.JPG" in ended.stdout
     assert "in more than one split: 1 (test/happy/leak.png = train/happy/0000.png)" in ended.stdout
     assert "same image, different labels: 1" in ended.stdout
-    assert "splits as the folders say" in ended.stderr
+    assert "splits from the names of folders" in ended.stderr
     assert not list(troubled.parent.glob("*.h5*"))
 
 

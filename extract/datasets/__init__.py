@@ -164,14 +164,12 @@ def _class_notes(listing: Listing) -> list[str]:
     absent = [name for name in listing.classes if name not in present]
     notes = [f"no images of {listed(absent, 12)}"] if absent and present else []
     notes += [
-        f"WARNING the class {name} stands beside {near[0]}: is it misspelt?"
-        if CANONICAL[near[0]] in listing.classes
-        else f"WARNING the class {name} is no known one: is {near[0]} meant?"
+        f"WARNING class {name} may be a misspelling of {near[0]}; if so, rename it"
         for name in present
         if canonical(name) not in CANONICAL and (near := get_close_matches(name.lower(), CANONICAL, 1, 0.8))
     ]
     if len(present) == 1:
         notes.append(
-            f"WARNING all labels are {present[0]}: with one class there is nothing to learn or to measure"
+            f"WARNING all labels are {present[0]}: with one class, nothing can be learned or measured"
         )
     return notes

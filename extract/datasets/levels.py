@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from ...errors import LayoutError, listed
+from ...errors import LayoutError, listed, plural
 from ...features.classes import CANONICAL, canonical
 from ...features.image_names import natural
 from ...features.samples import Split
@@ -96,7 +96,7 @@ def read_levels(
         for split in set(named.values()):
             part = {folder: level for folder, level in levels.items() if level.split is split}
             levels |= _unwrapped(part, inside_split=True)
-        notes.append(f"splits as the folders say{_in_words(named)}")
+        notes.append(f"splits from the names of folders{_in_words(named)}")
         if levels and not any(level.rest for level in levels.values()):
             raise LevelError(
                 f"{dataset}: {listed(sorted(named))} of {root} have images without class folders; list the images with "
@@ -200,8 +200,8 @@ def _class_level(
     if len(set().union(*(below[name] for name in wrong))) > 1:
         if len(below) < len(first):
             raise LevelError(
-                f"{dataset}: beside the class folders of {root} lie folders that hold class folders ({listed(wrong)}); "
-                "move them elsewhere"
+                f"{dataset}: {root} has class folders, and other folders with class folders in them ({listed(wrong)}); "
+                "move the latter out of it"
             )
         return _groups_above(levels, notes, dataset=dataset, root=root)
     second = _names(levels, 1)
@@ -211,7 +211,7 @@ def _class_level(
         and len(named) == len(second)
         and {level.split for level in levels.values()} == {Split.none}
     ):
-        notes.append(f"splits as the folders below the classes say{_in_words(named)}")
+        notes.append(f"splits from the names of the folders below the classes{_in_words(named)}")
         return {
             folder: replace(level, split=named[level.rest[1]]) if len(level.rest) > 1 else _Level(())
             for folder, level in levels.items()
@@ -238,32 +238,16 @@ def _groups_above(
         for of_folder in levels.values()
     )
     depth = min(filter(None, depths))
-    classes = sorted(_names(levels, depth), key=natural)
     deep = {folder: of_folder for folder, of_folder in levels.items() if len(of_folder.rest) > depth}
-    groups_at = splits_at = -1
-    named: dict[str, Split] = {}
-    for level in range(depth):
-        names = sorted(_names(deep, level), key=natural)
-        splits = split_names(names)
-        if len(splits) == len(names):
-            splits_at, named = level, splits
-        elif all(map(_is_group, names)):
-            groups_at = level
-        elif len(names) > 1:
-            raise LevelError(
-                f"{dataset}: the folders {listed(names)} of {root} are no classes: the class folders "
-                f"({listed(classes)}) "
-                f"lie {'one level' if depth == 1 else f'{depth} levels'} below them; if they are splits, rename them "
-                "to train, val and test; if persons or videos, to S1, S2, ...; or give one of them as ROOT, or list "
-                "the images in a table (--dataset manifest)"
-            )
+    splits_at, groups_at = _roles_above(deep, depth, dataset=dataset, root=root)
+    named = split_names(_names(deep, splits_at)) if splits_at >= 0 else {}
     if groups_at >= 0:
         groups = sorted(_names(deep, groups_at), key=natural)
         notes.append(
-            f"groups (persons, videos or folds) as the folders above the classes say: {listed(groups)}"
+            f"groups (persons, videos or folds) from the names of the folders above the classes: {listed(groups)}"
         )
     if splits_at >= 0:
-        notes.append(f"splits as the folders say{_in_words(named)}")
+        notes.append(f"splits from the names of folders{_in_words(named)}")
     assigned = {}
     for folder, of_folder in levels.items():
         if len(of_folder.rest) <= depth:
@@ -273,6 +257,31 @@ def _groups_above(
         split = named[of_folder.rest[splits_at]] if splits_at >= 0 else of_folder.split
         assigned[folder] = _Level(of_folder.rest[depth:], split, group)
     return assigned
+
+
+def _roles_above(deep: Mapping[Folder, _Level], depth: int, *, dataset: str, root: str) -> tuple[int, int]:
+    """Depths of the folders with names of splits and of groups among ``depth`` levels; -1 if there are none.
+
+    Raises
+    ------
+    LevelError : several folders of a level have names of neither.
+    """
+    splits_at = groups_at = -1
+    for level in range(depth):
+        names = sorted(_names(deep, level), key=natural)
+        if len(split_names(names)) == len(names):
+            splits_at = level
+        elif all(map(_is_group, names)):
+            groups_at = level
+        elif len(names) > 1:
+            classes = sorted(_names(deep, depth), key=natural)
+            raise LevelError(
+                f"{dataset}: the folders {listed(names)} of {root} are no classes: the class folders "
+                f"({listed(classes)}) are {plural(depth, 'level')} below them; if they are splits, rename them to "
+                "train, val and test; if persons or videos, to S1, S2, ...; or pass one of them as ROOT, or list the "
+                "images in a table (--dataset manifest)"
+            )
+    return splits_at, groups_at
 
 
 def _in_words(named: Mapping[str, Split]) -> str:
@@ -293,7 +302,7 @@ def _alike_inside(levels: Mapping[Folder, _Level]) -> list[str]:
     if any(others != names for others in inside.values()):
         return []
     return [
-        f"WARNING the folders {listed(sorted(inside, key=natural))} are taken as classes, and each of them holds "
+        f"WARNING the folders {listed(sorted(inside, key=natural))} are read as classes, and each of them has folders "
         f"{listed(sorted(names, key=natural))}; if these are the classes, rename the folders above (persons to S1, S2, "
         "..., splits to train and test), or list the images in a table (--dataset manifest)"
     ]
@@ -321,8 +330,7 @@ def _odd_classes(labels: Collection[str]) -> list[str]:
     if sum(map(_is_class, labels)) < 2:
         return []
     odd = sorted(name for name in labels if name.lower() in _NO_CLASSES)
+    folders = f"folder{'s' if len(odd) > 1 else ''} {listed(odd)}"
     return (
-        [f"WARNING {listed(odd)} stands beside the classes and is taken for one: move it elsewhere"]
-        if odd
-        else []
+        [f"WARNING {folders} beside the classes: read as a class; if not, move it out of ROOT"] if odd else []
     )
