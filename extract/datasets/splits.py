@@ -160,8 +160,8 @@ def carve(listing: Listing, share: float, *, seed: int = 0) -> Listing:
             f"{split.name} {count}" for split in Split if (count := int((splits == split).sum()))
         )
         raise DatasetError(
-            f"split: {listing.dataset} already has a val split ({present}); without --val, its splits are written as a "
-            "table"
+            f"split: {listing.dataset} already has a val split ({present}); to write its splits as a table, omit --val "
+            "and pass --out with a name that ends in .csv"
             if len(rows)
             else f"split: {listing.dataset} has no train split ({present}); write one as a table {','.join(HEADER)}"
         )
