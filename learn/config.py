@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from ..errors import UsageError, shorten
+from .heads import check_head
 from .options import Between, check_options
 from .rules import RULES, names
 
@@ -146,6 +147,7 @@ class FuseConfig:
                 raise UsageError(f"{option}: {problem}; choose among {', '.join(names())}, or module:Class")
         rules = (*self.rules, *([] if self.primary is None else [self.primary]))
         object.__setattr__(self, "rules", tuple(dict.fromkeys(rules)))
+        check_head(self.head)
 
     def objective_for(self, task: str) -> str:
         """The objective, checked against the task.

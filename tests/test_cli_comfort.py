@@ -193,6 +193,12 @@ def test_studies_of_ig3d_run_by_name(ig3d: Program, tmp_path: Path) -> None:
         "absent.h5",
     )
     assert ended.returncode == 1 and "absent.h5: no such store" in ended.stderr
+    (tmp_path / "study.yaml").write_text(
+        "options: {2d-logits: x.npz, 3d-store: x.h5, head: forest}\ngrid: {seed: [0, 1]}\n"
+    )
+    ended = ig3d("ablate", tmp_path / "study.yaml", "--out", tmp_path / "b")
+    assert ended.returncode == 2 and "head: 'forest' is unknown" in ended.stderr
+    assert not (tmp_path / "b").exists(), "refused before any cell is run"
 
 
 def test_usage_and_completion_name_the_command(ig3d: Program) -> None:

@@ -47,6 +47,24 @@ def custom_path(name: str) -> str:
     return installed_plugins("heads").get(name, "")
 
 
+def check_head(name: str) -> None:
+    """Raise an error if no head of any task has this name; ``module:Class`` is not imported.
+
+    Raises
+    ------
+    UsageError
+    """
+    if name not in HEADS and not custom_path(name):
+        raise _unknown(name, *HEADS["gbm"])
+
+
+def _unknown(name: str, *tasks: str) -> UsageError:
+    known = dict.fromkeys(head for task in tasks for head in names(task))
+    return UsageError(
+        f"head: {name!r} is unknown; choose {', '.join(known)}, or module:Class of an estimator"
+    )
+
+
 def kind_of(name: str, task: str) -> type:
     """The class of a head of :data:`HEADS`.
 
@@ -55,9 +73,7 @@ def kind_of(name: str, task: str) -> type:
     UsageError : no head has this name.
     """
     if task not in HEADS.get(name, {}):
-        raise UsageError(
-            f"head: {name!r} is unknown; choose {', '.join(names(task))}, or module:Class of an estimator"
-        )
+        raise _unknown(name, task)
     module, _, attribute = HEADS[name][task].partition(":")
     kind: type = getattr(import_module(f".{module}", __name__), attribute)
     return kind
