@@ -259,11 +259,11 @@ def test_recalibration_that_does_harm_is_pointed_out(toy):
     (note,) = notes("accuracy", 0.6, 0.57, "classes", "accuracy")
     assert note == (
         "WARNING 2d-recalibrated is below 2d (accuracy 57.0 % against 60.0 %): there may be too few rows to "
-        "recalibrate on, or rows with other class shares; interpret the smaller of the differences to both."
+        "recalibrate on, or rows with other class shares; interpret the smaller of the differences relative to them."
     )
     assert notes("log_loss", 1.1, 1.2, "classes", "accuracy") == [
         "WARNING 2d-recalibrated is worse than 2d (log loss 1.200 against 1.100): there may be too few rows to "
-        "recalibrate on, or rows with other class shares; interpret the smaller of the differences to both."
+        "recalibrate on, or rows with other class shares; interpret the smaller of the differences relative to them."
     ]
     assert not notes("log_loss", 1.2, 1.1, "classes", "accuracy")
     assert not notes("accuracy", 0.6, 0.59, "classes", "accuracy")
@@ -327,7 +327,7 @@ def test_choices_of_the_other_task_and_unknown_names_are_usage_errors(toy):
 def test_results_are_not_written_over_a_file(toy):
     result = fuse_files(Inputs(toy / "two.npz", toy / "toy.h5"), FAST)
     (toy / "out").write_text("mine")
-    with pytest.raises(RunError, match="cannot be written"):
+    with pytest.raises(RunError, match="is a file, not a folder"):
         write_result(result, toy / "out")
     assert (toy / "out").read_text() == "mine"
 
