@@ -113,3 +113,11 @@ def test_all_cross_fittings_have_equally_many_permutations_and_the_report_has_th
     assert len(find(result.predictors, "stack", "conditional").every) == 4
     page = page_html([run_of(result)])
     assert "its results are means over 4 permutations" in page and "(conditional) over 4 permutations" in page
+
+
+def test_the_report_states_that_a_control_is_averaged_if_rules_are_fitted_on_another_split():
+    result = fuse_predictions(make_table(120, split=lambda row: row % 3), FAST)
+    assert not find(result.predictors, "stack").repeats
+    page = page_html([run_of(result)])
+    assert ", averaged over cross-fittings or permutations, are exchanged" in page
+    assert "for accuracy, if neither predictor is averaged, they are from McNemar" in page

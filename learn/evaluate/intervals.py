@@ -1,4 +1,4 @@
-"""Paired bootstrap intervals, swap tests, exact McNemar test, and corrections for multiple tests.
+"""Paired bootstrap intervals, randomisation tests, and corrections for multiple tests.
 
 All predictors of a table are resampled by the same draws, so that their differences are paired. The unit is the row,
 or the group (person, video) where the data have groups. As every metric is a function of summed statistics, a draw is

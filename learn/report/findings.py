@@ -342,7 +342,11 @@ def _modules(view: View) -> list[dict[str, Any]]:
         findings.append(finding | {"gains": gains})
     network = view.figure(INTERMEDIATE, metric, versus="2d")
     if network is not None and math.isfinite(network.value):
-        gain, sure = better_by(metric, network.value), network.p < LEVELS[0]
+        # the interval may include variation between trainings, which the test does not
+        gain, sure = (
+            better_by(metric, network.value),
+            network.p < LEVELS[0] and network.low * network.high > 0,
+        )
         direction = "not shown" if not sure else "better" if gain > 0 else "worse"
         finding = {"code": "codes_against_2d", "metric": metric, "versus": "2d", **_numbers(network)}
         findings.append(finding | {"direction": direction})

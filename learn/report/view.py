@@ -12,7 +12,7 @@ from ..evaluate.complementarity import MEASURES
 from ..evaluate.figures import Figure
 from ..evaluate.intervals import FEW_UNITS
 from ..evaluate.metrics import LEADING, METRICS, better_by, metric_names
-from ..evaluate.predictors import INTERMEDIATE, NULL_INPUT, REAL, control_of, label_of, repeated
+from ..evaluate.predictors import CONDITIONAL, INTERMEDIATE, NULL_INPUT, REAL, control_of, label_of, repeated
 from .format import ON_COVERED
 from .record import Run, seed_of
 from .render import lines_of
@@ -247,10 +247,9 @@ class View:
 
     @property
     def permutations(self) -> int:
-        """Number of permutations over which the control of the primary rule is averaged."""
-        control = self.control(self.primary_rule)
-        entry = None if control is None else self.entry(control)
-        return 1 if entry is None else entry.repeats
+        """Number of permutations over which the conditional control of the primary rule is averaged, else 1."""
+        control = self.entry((self.primary_rule, CONDITIONAL))
+        return 1 if control is None else control.repeats
 
     @property
     def effect_rule(self) -> str:
