@@ -91,8 +91,9 @@ class FuseConfig:
         Calibration of 2D and 3D predictions before every rule, fitted on the calibration rows: none, temperature, or
         bias (a temperature and an offset per class).
     objective : str or None
-        Objective: accuracy (default), balanced or logloss; for valence-arousal rmse (default) or ccc. weighted and
-        selected optimise the objective itself; other rules minimise a smooth loss, such as log loss for accuracy.
+        Objective: accuracy (default), balanced or logloss; for valence-arousal rmse (default) or ccc. weighted,
+        threshold and selected optimise the objective itself; other rules minimise a smooth loss, such as log loss for
+        accuracy.
     controls : bool
         Also fit each rule with permuted codes, as a control. Without controls, no claim is made.
     permutations : int
