@@ -280,7 +280,7 @@ WITHOUT = {
     "openvino": ["extract", "DATA", "--out", "a.h5"],
     "numba": ["extract", "DATA", "--out", "a.h5"],
     "PIL": ["preview", "STORE", "--out", "a.png"],
-    "torch": ["logits", "DATA", "--network", "a.safetensors", "--out", "a.npz"],
+    "torch": ["train-2d", "DATA", "--out", "b.safetensors"],
     "cv2": ["synth", "faces", "--count", "2"],
     "matplotlib": ["fuse", "--2d-logits", "LOGITS", "--3d-store", "STORE", "--plot", "a.png"],
     "pyarrow": ["export", "STORE", "--parquet", "a.parquet"],

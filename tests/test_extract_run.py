@@ -331,7 +331,7 @@ def test_batch_size_and_jobs_must_make_sense(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_for_the_store(tmp_path: Path) -> None:
     root = colour_folder(tmp_path / "data", 3)
     (tmp_path / "file").touch()
-    with pytest.raises((RunError, StoreError), match="folder cannot be written"):
+    with pytest.raises((RunError, StoreError), match="is a file, not a folder; choose another path"):
         extract(root, tmp_path / "file" / "a.h5", jobs=1)
 
 
