@@ -217,11 +217,9 @@ def print_check(notes: tuple[str, ...], checks: tuple[FileCheck, ...], console: 
             line = f"  PROBLEM {problem.removeprefix(f'{check.source}: ')}"
             console.print(line, style="bold", markup=False, soft_wrap=True)
         if not check.problems:
-            console.print(
-                "  ok: rows and classes match the samples and agree with the labels",
-                markup=False,
-                soft_wrap=True,
-            )
+            compared = np.isfinite(check.parts[-1].figures).any()
+            labels = " and agree with the labels" if compared else "; no labels to compare them with"
+            console.print(f"  ok: rows and classes match the samples{labels}", markup=False, soft_wrap=True)
 
 
 def _shown(value: float, task: str) -> str:

@@ -98,6 +98,7 @@ def test_rows_without_labels_are_joined_all_the_same(tmp_path, ig3d):
     )
     ended = ig3d("predictions", "check", path, "--3d-store", store)
     assert ended.returncode == 0 and "no split" in ended.stdout
+    assert "ok: rows and classes match the samples; no labels to compare them with" in ended.stdout
 
 
 def test_a_constant_prediction_is_a_problem(toy, tmp_path):
