@@ -45,8 +45,8 @@ def check_output(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except NotADirectoryError:
-        file = next(parent for parent in path.parents if parent.is_file())
-        raise RunError(f"{path}: {file} is a file, not a folder; choose another path") from None
+        parent = next(parent for parent in path.parents if parent.exists())
+        raise RunError(f"{path}: {parent} is a file, not a folder; choose another path") from None
     except (OSError, ValueError):  # the path does not exist, or writing will raise the error
         return
     if not stat.S_ISREG(mode):

@@ -77,6 +77,7 @@ def test_an_output_under_a_file_is_refused(tmp_path: Path, ig3d: Callable, store
         ended = ig3d(*arguments)
         assert ended.returncode == 1 and ended.stderr.count("\n") == 1
         assert f"{tmp_path / 'file'} is a file, not a folder" in ended.stderr
+    assert "/dev/null is a file, not a folder" in ig3d("export", store, "--csv", "/dev/null/a.csv").stderr
     ended = ig3d("export", store, "--obj", tmp_path / "file")
     assert ended.returncode == 2 and "is a file; meshes are written to a folder" in ended.stderr
 
