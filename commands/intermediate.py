@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..console import kept_when_interrupted, progress_bar, say, stdout
-from ..errors import UsageError
+from ..errors import UsageError, plural
 from ..learn.intermediate.config import IntermediateConfig
 from .options import (
     BatchSize,
@@ -233,7 +233,9 @@ def _say_applied(applied: Applied, notes: tuple[str, ...], checkpoint: Path, out
     for note in (*notes, *applied.notes):
         say(note)
     for path in applied.save(out):
-        print(f"{path}: {len(applied.ids)} rows, predicted by {applied.info.spec.name} ({checkpoint.name})")
+        print(
+            f"{path}: {plural(len(applied.ids), 'row')}, predicted by {applied.info.spec.name} ({checkpoint.name})"
+        )
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..console import say, say_all
-from ..errors import UsageError
+from ..errors import UsageError, plural
 from ..networks.options import LogitsConfig, NetworkSpec, kind_of, parse_crop_scale, parse_splits
 from ..networks.train_config import TrainConfig
 from .options import (
@@ -196,7 +196,7 @@ def logits(
             + ", ".join(f"{score.replace('_', ' ')} {value:.3f}" for score, value in scores.items())
         )
     by_split = ", ".join(f"{name} {count}" for name, count in result.by_split.items())
-    print(f"{result.path}: {result.rows} rows ({by_split})")
+    print(f"{result.path}: {plural(result.rows, 'row')} ({by_split})")
 
 
 def _three(text: str | None, option: str) -> tuple[float, ...] | None:

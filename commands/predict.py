@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..console import say
+from ..errors import plural
 from .options import Force, output_with
 
 
@@ -100,4 +101,4 @@ def predict(
     write_predicted(predicted, out)
     for note in predicted.notes:
         say(note)
-    print(f"{out}: {len(predicted.ids)} rows, predicted by {predicted.rule}")
+    print(f"{out}: {plural(len(predicted.ids), 'row')}, predicted by {predicted.rule}")

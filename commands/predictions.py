@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..console import stdout
+from ..errors import plural
 from ..features.inputs import Inputs
 from .options import (
     Blocks,
@@ -73,4 +74,4 @@ def smooth(
 
     smoothed = smooth_predictions(file, store, seconds)
     smoothed.save(out)
-    print(f"{out}: {len(smoothed)} rows, smoothed over {seconds:g} s")
+    print(f"{out}: {plural(len(smoothed), 'row')}, smoothed over {seconds:g} s")
