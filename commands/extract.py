@@ -116,7 +116,7 @@ def extract(
     ] = False,
     retry_failed: Annotated[
         bool,
-        typer.Option("--retry-failed", help="Extract the parts of a run (shards) with failed rows again."),
+        typer.Option("--retry-failed", help="Repeat the shards (blocks of rows) that contain failed rows."),
     ] = False,
 ) -> None:
     """Compute the 3D codes of a dataset and write a store; the same command resumes an interrupted run."""

@@ -72,7 +72,7 @@ def fuse(
         str,
         typer.Option(
             "--weights",
-            help="Weights of the rule weighted: one for all classes, or per-class (the same as "
+            help="Weights of the rule “weighted”: one for all classes, or per-class (the same as "
             "--set weighted.per_class=true).",
             rich_help_panel="Fitting",
         ),

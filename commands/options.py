@@ -117,8 +117,8 @@ Groups = Annotated[
     str | None,
     typer.Option(
         "--groups",
-        help="Regular expression. The text that its first group (...) matches in an id is the person or video, whose "
-        "rows are never divided between splits or folds.",
+        help="Regular expression with one part in parentheses, which matches the person or video in an id. Its rows "
+        "are never divided between splits or folds.",
     ),
 ]
 
@@ -158,7 +158,7 @@ TwoDLogits = Annotated[
     list[Path],
     typer.Option(
         "--2d-logits",
-        help="2D predictions (.npz, .npy, .pt, .csv, .parquet) of the test rows, and of the val rows if there are any. "
+        help="2D predictions (.npz, .npy, .pt, .csv, .parquet) of all test rows, and of all or no val rows. "
         "Repeat the option to add further 2D networks as controls.",
         show_default=False,
     ),

@@ -278,21 +278,21 @@ class FaceRegressor:
             for name, faces in zip(names, detected, strict=True)
         ]
 
-    def _codes(self, pairs: Sequence[tuple[str, np.ndarray, Face]]) -> list[dict[str, np.ndarray]]:
-        """Codes of each face (name of the image, pixels, face); empty, with a warning, if they cannot be computed."""
-        if not pairs:
+    def _codes(self, items: Sequence[tuple[str, np.ndarray, Face]]) -> list[dict[str, np.ndarray]]:
+        """Codes of each item (name of the image, pixels, face); an empty dict and a warning if they fail."""
+        if not items:
             return []
-        names, images, faces = zip(*pairs, strict=True)
+        names, images, faces = zip(*items, strict=True)
         try:
             whole = self._detector.crop == "full image"
             batch = prepare(images, faces, self._regressor.needs, whole=whole)
-            codes = check_codes(self._regressor, self._regressor(batch), len(pairs))
-            return [{name: codes[name][row] for name in self.blocks} for row in range(len(pairs))]
+            codes = check_codes(self._regressor, self._regressor(batch), len(items))
+            return [{name: codes[name][row] for name in self.blocks} for row in range(len(items))]
         except Ig3dError:
             raise
         except Exception as exc:
-            if len(pairs) > 1:
-                return [codes for pair in pairs for codes in self._codes([pair])]
+            if len(items) > 1:
+                return [codes for item in items for codes in self._codes([item])]
             problem = f"{type(exc).__name__}: {exc}"
             warnings.warn(f"{names[0]}: a face is left out: {problem}", RuntimeWarning, stacklevel=2)
             return [{}]

@@ -38,9 +38,9 @@ from .sources import FRAMES_PER_TASK, is_frame
 from .sources.remote import is_remote
 from .stages import extract_in_worker, extract_shards
 
-# Shards of a task on a GPU, so that the GPU rarely waits for the first images of a task.
+# Shards of a task on a GPU. Tasks are long, because the GPU waits for images when a task begins.
 GPU_SHARDS_PER_TASK = 16
-# Rows from which on it takes seconds to join the shards, so that a line announces it.
+# From this number of rows on, joining the shards takes seconds, and a line announces it.
 _SLOW_JOIN = 20_000
 # Reading processes of each cluster worker with a GPU.
 CLUSTER_READERS = 8
@@ -162,7 +162,7 @@ def extract_codes(
         if len(todo) == 1 and not workers.readers:
             workers = _Workers(None)  # no process needs to be started
         for numbers, rows_by_status in _extract(run, todo, boxes, info, config, workers):
-            if rows_by_status is None:  # given up
+            if rows_by_status is None:  # given up; such a task has a single shard
                 why = f"the worker of this shard died {MAX_DEATHS} times (out of memory?)"
                 rows_by_status = run.write_failed(numbers[0], info, why)
                 lost = sum(rows_by_status.values())
@@ -217,8 +217,8 @@ def _workers(jobs: int, backend: str, address: str | None, devices: tuple[str, .
 def _shards_per_task(todo: int, run: shards.Run, workers: _Workers) -> int:
     """Consecutive shards that a worker gets at a time.
 
-    A task on a video first decodes the frames since the last key frame, which belong to the task before. Shards of
-    videos are grouped into long tasks, so that these frames are few; each worker gets the same number of tasks.
+    Decoding can only begin at a key frame of the video: a task decodes the frames from there to its first frame again,
+    although they belong to the task before. Long tasks keep such frames few. Each worker gets the same number of tasks.
     """
     if workers.readers:
         return GPU_SHARDS_PER_TASK

@@ -124,10 +124,11 @@ def read(batch: Batch, root: str | Path) -> Iterator[dict[int, Image]]:
     dict of row -> Image, with about :data:`MAX_BYTES` at most
     """
     images, held = dict[int, Image](), 0
-    for row, image in enumerate(_read_images(batch.files, root)):
-        if not isinstance(image, Image):
-            batch.end(row, *image)
+    for row, image_or_problem in enumerate(_read_images(batch.files, root)):
+        if not isinstance(image_or_problem, Image):
+            batch.end(row, *image_or_problem)  # status and reason
             continue
+        image = image_or_problem
         images[row] = image
         batch.rows.digest[row] = image.digest
         batch.rows.size_wh[row] = image.pixels.shape[1], image.pixels.shape[0]

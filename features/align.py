@@ -1,4 +1,4 @@
-"""Alignment of ids to samples: exactly, else by path or file name, and only one-to-one.
+"""Alignment of ids to samples: by exact id, else by path or file name. Different ids never get the same sample.
 
 Predictions, features, face boxes, imported codes, split tables and label tables all use it.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 _MAX_DROPPED_FOLDERS = 12
-# Levels that compare whole ids or paths. They are unique even without suffix: no dataset has both a.jpg and a.png.
+# Levels that compare whole ids or paths. Ids and paths are unique even without suffix: no dataset has a.jpg and a.png.
 _STRICT = ("id", "path", "path without suffix", "id without suffix")
 # Names of columns and arrays that are always taken as ids.
 _ID_NAMES = ("id", "ids", "sample_id", "sample_ids")
@@ -62,12 +62,11 @@ class Alignment:
     Attributes
     ----------
     rows : (m,) int64
-        Row of the samples, -1 where no sample has the id.
+        Row of the samples, -1 where no sample has the id, or more than one fits it.
     level : str
         How ids and samples were compared (:func:`align`); empty if no id has a sample.
     several : (m,) bool
-        Ids that match several samples at one of the levels tried before all ids were matched; skipped levels do not
-        count.
+        Ids that fit several samples at any level that was tried, except skipped levels and one that matches all ids.
     """
 
     rows: np.ndarray
@@ -103,9 +102,9 @@ def align(ids: ArrayLike, samples: pd.DataFrame) -> Alignment:
     """Match ids to samples at the strictest level at which every id has a sample.
 
     The levels are: exact ids, paths (also after leading folders of the ids are dropped), file names. An id that fits
-    several samples at a level is not matched by it. A level is skipped if two different ids match the same sample, or
-    if it drops folders and the folders of an id name a different split than the path of its sample. If no level matches
-    all ids, the one that matches most is used. Equal ids have the same sample.
+    several samples at a level is not matched by it. A level is skipped if two different ids match the same sample. A
+    level that ignores folders (some, or all for file names) is also skipped if an id and its sample lie in folders of
+    different splits. If no level matches all ids, the one that matches most is used. Equal ids get the same sample.
 
     Parameters
     ----------
@@ -197,8 +196,8 @@ def align_columns(
     ids : name -> (m,) str
         Columns of text that may hold the ids, the likeliest first.
     others : name -> (m,) str
-        Columns of whole numbers, used only if no text column matches; and columns of repeated text, which cannot be
-        ids (if they are file names, the error asks for whole paths).
+        Columns of whole numbers, used only if no text column matches. Also columns in which text is repeated: they are
+        not used as ids, but if they hold file names, the error asks for whole paths.
     samples, source, to, allow_missing : as for :func:`align_or_raise`
 
     Returns
@@ -266,13 +265,13 @@ def _align_numbers(
         alignment = align(cells, samples)
         if not alignment.complete:
             continue
-        # Samples are sorted by id. Numbers that increase in the file, while the samples that they match do not, are
-        # probably row numbers.
+        # The samples are sorted by id as text (1, 10, 2). Numbers that increase in the file may be such ids, or the
+        # numbers of rows in this order: both match all samples, but in different orders.
         in_file_order, in_sample_order = increases(cells), bool((np.diff(alignment.rows) >= 0).all())
         if in_file_order and not in_sample_order and not plain(name).endswith("id"):
             raise PredictionsError(
-                f"{source}: the numbers in column {name} may be ids or row numbers (they match the samples in another "
-                "order than the rows); rename the column to id, or remove it"
+                f"{source}: the numbers in column {name} may be ids or row numbers (as ids, they give "
+                "another order of the samples than as row numbers); rename the column to id, or remove it"
             )
         return alignment.rows, alignment.report(source, to, name)
     return None
@@ -401,7 +400,7 @@ def _levels(
 
 
 def _splits_differ(ids: list[str], paths: list[str]) -> bool:
-    """Whether the folders of an id and of the path of its sample name different splits."""
+    """Whether an id and the path of its sample lie in folders of different splits."""
     folders = {
         (_clean(name).rpartition("/")[0], _clean(path).rpartition("/")[0])
         for name, path in zip(ids, paths, strict=True)

@@ -55,9 +55,9 @@ class FuseConfig:
     ----------
     rules : names out of ``RULES``, or ``module:Class``
         Fusion rules, separated by commas or repeated: mean, max, min, product, weighted, stack, boost, gate, threshold,
-        selected, or module:Class. Default: all but threshold. selected chooses, in inner folds of the calibration
-        rows, among the other rules of this list and 2d-recalibrated. If selected is the only rule, it chooses among
-        all default rules.
+        selected, or module:Class. Default: all but threshold. selected chooses among the other rules of this list and
+        2d-recalibrated, in inner folds of the rows on which rules are fitted. If selected is the only rule, it chooses
+        among all default rules.
     primary : name out of ``RULES``, or None
         Rule of the primary comparison, added to the rules if it is not among them. Default: stack if it is among the
         rules, else the first of them.
@@ -69,8 +69,8 @@ class FuseConfig:
         Code blocks: full (default), short, or names of blocks, separated by commas or repeated. docs/regressors.md
         lists the blocks of both sets.
     groups : regular expression, or None
-        Regular expression. The text that its first group (...) matches in an id is the person or video, whose rows
-        stay in one fold and are resampled together. Default: the groups of the store.
+        Regular expression with one part in parentheses, which matches the person or video in an id. Its rows stay in
+        one fold and are resampled together. Default: the groups of the store.
     report : ``train``, ``val``, ``test``, ``all`` or None
         Split to report: test, val, train or all. Default: test, else val, else the rows without a split, else all rows.
     calibration_rows : int or None
@@ -86,10 +86,10 @@ class FuseConfig:
     draws : int
         Number of bootstrap samples, and of random exchanges for p-values.
     on : ``probabilities`` or ``logits``
-        Scale on which mean, max and weighted combine predictions: probabilities or logits (classes).
+        For classes: scale on which mean, max and weighted combine predictions, probabilities or logits.
     calibrate : ``none``, ``temperature`` or ``bias``
-        Calibration of 2D and 3D predictions before every rule, fitted on the calibration rows: none, temperature, or
-        bias (a temperature and an offset per class).
+        Calibration of 2D and 3D predictions before every rule, fitted on the rows on which rules are fitted: none,
+        temperature, or bias (a temperature and an offset per class).
     objective : str or None
         Objective: accuracy (default), balanced or logloss; for valence-arousal rmse (default) or ccc. weighted,
         threshold and selected optimise the objective itself; other rules minimise a smooth loss, such as log loss for
@@ -100,17 +100,16 @@ class FuseConfig:
         Total number of permutations of the codes among rows with similar 2D predictions, for the control of the primary
         rule. Rounded up to a multiple of the number of cross-fittings.
     two_d_out_of_fold : bool
-        Declare that the 2D predictions of the train split are out of fold. The calibration rows are then the train
-        split.
+        Declare that the 2D predictions of the train split are out of fold. Rules are then fitted on the train split.
     allow_missing : bool
-        Leave out and count two kinds of rows: 2D rows without a sample, and reported or calibration rows with codes
-        but without a 2D prediction. Train rows need no 2D predictions.
+        Leave out and count two kinds of rows: 2D rows without a sample, and rows that are reported or on which rules
+        are fitted, with codes but without a 2D prediction. Train rows need no 2D predictions.
     force : bool
         Continue if the order of rows or classes looks wrong.
     jobs : int
         Number of threads of heads and rules; 0 is all cores. Does not affect results.
     model : bool
-        Whether to refit everything on all calibration rows, for a model file.
+        Whether to refit everything on all rows on which rules are fitted, for a model file.
     rule_options : rule -> parameter -> value
         Options of single rules: ``{"stack": {"codes": True}}``; on the command line ``--set stack.codes=true``.
     """
@@ -188,8 +187,8 @@ class HeadsConfig:
     report : ``train``, ``val``, ``test``, ``all`` or None
         Split to report: test, val, train or all. Default: test, else val, else the rows without a split, else all rows.
     groups : regular expression, or None
-        Regular expression. The text that its first group (...) matches in an id is the person or video, whose rows
-        stay in one fold and are resampled together. Default: the groups of the store.
+        Regular expression with one part in parentheses, which matches the person or video in an id. Its rows stay in
+        one fold and are resampled together. Default: the groups of the store.
     balanced : bool
         Give all classes the same weight in fitting.
     device : str

@@ -239,7 +239,7 @@ def _rule_settings(config: FuseConfig, table: FusionTable) -> RuleSettings:
 
 
 def _model(crossfit: CrossFit, head: Any, rules: dict[str, Rule]) -> FusionModel:
-    """The model to save: final head, rules fitted on the calibration rows, and class shares of their predictions."""
+    """The model to save: final head, rules fitted on the calibration rows, and their class shares on these rows."""
     table, plan = crossfit.table, crossfit.plan
     shares = {}
     if table.task == "classes":

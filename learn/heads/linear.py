@@ -46,7 +46,8 @@ class LinearClassifier(Classifier, _Linear):
     Parameters
     ----------
     penalties : tuple of float
-        Values of C (inverse strength), ascending. The search stops when the log loss on the held-out rows rises.
+        Values of C, ascending: from the strongest penalty to the weakest. The search stops when the log loss on the
+        held-out rows rises.
     class_weight : None, ``"balanced"`` or class -> weight
         ``balanced`` gives classes equal weight, in fitting and in the choice of the penalty.
     tol : float

@@ -25,9 +25,10 @@ _MAX_LOGIT = 8.0  # limit of the logit of a weight: weights are between .0003 an
 class Gate(Rule):
     """(1 - g) 2D + g 3D with a weight g for each row, from both confidences and the quality of the face.
 
-    g = sigmoid(a + b · z) with standardised inputs z. Classes: greatest probability, margin to the second greatest and
-    entropy of each predictor. Valence and arousal: norm of each prediction and absolute differences of both. In both
-    tasks also the quality of the face, if the store has it; missing values are set to the mean.
+    g = sigmoid(a + b · z) with standardised inputs z. Inputs for classes: greatest probability, margin to the second
+    greatest and entropy of each predictor. Inputs for valence-arousal: norm of each prediction, and abs(3D - 2D) in
+    valence and in arousal. In both tasks also the quality of the face, if the store has it; missing values are set to
+    the mean.
 
     a and b minimise the loss of the mixture: log loss (objectives ``accuracy`` and ``logloss``; ``balanced``: with
     equal weight of all classes), squared error (``rmse``) or 1 - CCC (``ccc``). The penalty on b is chosen in inner
@@ -80,7 +81,7 @@ class Gate(Rule):
 
     def _standardised(self, inputs: np.ndarray) -> np.ndarray:
         z = (inputs - self.mean_) / self.spread_
-        # Limited to four standard deviations, because fitting rows are rare beyond.
+        # Limited to four standard deviations, because few of the rows on which it is fitted lie beyond.
         return np.clip(np.where(np.isfinite(z), z, 0.0), -4, 4)
 
     def fit(self, columns: Columns, y: np.ndarray, groups: np.ndarray | None = None) -> Gate:
