@@ -35,6 +35,7 @@ def report(
 
     read = read_runs(runs)
     with sound_records(read):
+        written = [] if out is None else write_report(read, out)
         if len(read) == 1:
             predictions = read[0].folder / predictions_name(read[0].record)
             if not predictions.exists():
@@ -43,4 +44,4 @@ def report(
         else:
             print_comparison(compare(read), stdout())
         if out is not None:
-            print_written(out, write_report(read, out))
+            print_written(out, written)

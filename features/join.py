@@ -400,9 +400,11 @@ def _choose_task(data: SampleData, two_d: Predictions, task: str | None, *, need
     if not has[task] and need_labels:
         other = next((name for name, present in has.items() if present), None)
         wanted = "valence and arousal" if task == "va" else "classes"
+        advice = "give them with --labels TABLE (ig3d fuse), or extract with a dataset that has labels"
+        if other:
+            advice = f"use --task {other}, whose labels it has"
         raise PredictionsError(
-            f"{data.source}: has no labels ({wanted}), so nothing can be measured"
-            + (f"; use --task {other}, whose labels it has" if other else "; give them with --labels TABLE")
+            f"{data.source}: has no labels ({wanted}), so nothing can be measured; {advice}"
         )
     return task
 

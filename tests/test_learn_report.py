@@ -368,6 +368,7 @@ def test_the_report_command(ig3d, result, tmp_path, monkeypatch):
     for runs in (["run"], ["run", "run"]):
         failed = ig3d("report", *runs, "--out", "run")
         assert failed.returncode == 1 and "run: is the folder of a run" in failed.stderr
+        assert not failed.stdout
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 
 
