@@ -14,7 +14,7 @@ from .findings import findings_of
 from .format import ON_COVERED, interval, stars
 from .page import fitted_on
 from .record import Run, run_of
-from .render import text_environment
+from .render import OBJECTIVES, text_environment
 from .tables import print_lines
 from .view import View
 
@@ -96,7 +96,7 @@ def _legend(view: View) -> str:
     if RECALIBRATED in view.references:
         parts.append("2d-recalibrated: 2d, recalibrated on the rows on which rules are fitted")
     if view.effect_rule == "selected":
-        parts.append("selected: the rule with the best objective in inner folds")
+        parts.append(f"selected: the rule with the best {OBJECTIVES[view.objective]} in inner folds")
     if view.partial and any(of.rows == "covered" for of in view.entries):
         parts.append(f"{ON_COVERED} on rows with 3D codes only")
     return "; ".join(parts)
