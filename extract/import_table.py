@@ -27,7 +27,7 @@ from ..features.table_columns import (
     find_column,
     id_candidates,
     is_index,
-    plain,
+    normalised,
 )
 from ..features.table_reader import read_table
 from ..features.values import Status
@@ -51,7 +51,7 @@ _VALID = (
     "true",
     "1",
 )
-_WITHOUT = {plain(status.name): status for status in Status if status not in (Status.pending, Status.ok)} | {
+_WITHOUT = {normalised(status.name): status for status in Status if status not in (Status.pending, Status.ok)} | {
     "nofacefound": Status.no_face, "nofacedetected": Status.no_face, "facenotfound": Status.no_face,
     "notfound": Status.no_face, "notdetected": Status.no_face, "nodetection": Status.no_face,
 }  # fmt: skip
@@ -69,14 +69,14 @@ _FALSE, _CONFIDENT = ("", "false", "f", "no", "n", "nan", "none", "failed", "fai
 _PER_CENT = 10.0
 # Plain names of columns beside the codes that are never codes themselves.
 _TRACKER = {
-    plain(name)
+    normalised(name)
     for name in (
         "status", "message", "frame", "frame number", "timestamp", "time", "approx time", "face id", "face",
         "face rect x", "face rect y", "face rect width", "face rect height", *_SUCCESS, *_CONFIDENCE,
     )
 }  # fmt: skip
 _BESIDE = _TRACKER | {
-    plain(name)
+    normalised(name)
     for name in (
         "number", "width", "height", *BOX_COLUMNS, *LABEL_NAMES, *SPLIT_NAMES, *GROUP_NAMES, *VALENCE_NAMES,
         *AROUSAL_NAMES,
@@ -149,7 +149,7 @@ def read_code_table(listing: Listing, source: Path, columns: str | None) -> Impo
     )
     if many := listing.samples["id"].iloc[[row for row, count in counts.items() if count > 1]].tolist():
         notes = (*notes, f"{plural(len(many), 'id')} there more than once left out: {listed(many)}")
-    unused = [name for name in header if name not in {*used, key} and plain(name) not in _BESIDE]
+    unused = [name for name in header if name not in {*used, key} and normalised(name) not in _BESIDE]
     if unused:
         notes = (*notes, f"{plural(len(unused), 'column')} not used: {listed(unused, 12)}")
     return ImportedCodes("unknown", codes, notes, without)
@@ -209,7 +209,9 @@ def _given_columns(table: pd.DataFrame, columns: str) -> dict[str, list[str]]:
         raise UsageError(
             f"columns: cannot read {columns!r}; give block:WIDTH or block:PATTERN, separated by commas"
         )
-    wanted = [(block.strip(), pattern.strip()) for block, _, pattern in parts if plain(block) not in _TRACKER]
+    wanted = [
+        (block.strip(), pattern.strip()) for block, _, pattern in parts if normalised(block) not in _TRACKER
+    ]
     twice = [
         name for name, count in Counter(block for block, _ in wanted if block != "-").items() if count > 1
     ]
@@ -219,7 +221,7 @@ def _given_columns(table: pd.DataFrame, columns: str) -> dict[str, list[str]]:
     left = [
         name
         for name, column in table.items()
-        if plain(name) not in _BESIDE and name not in ids and not is_index(name) and _is_numeric(column)
+        if normalised(name) not in _BESIDE and name not in ids and not is_index(name) and _is_numeric(column)
     ]
     left = _by_number(left)
     result: dict[str, list[str]] = {}
@@ -292,7 +294,7 @@ def _outcomes(table: pd.DataFrame) -> list[tuple[Status, str] | None]:
     least = _CONFIDENT * (100 if np.nanmax(scores, initial=0) > _PER_CENT else 1)
     result: list[tuple[Status, str] | None] = []
     for state, words, flag, score, shown in zip(*texts[:3], scores.tolist(), texts[3], strict=True):
-        word = plain(state)
+        word = normalised(state)
         if word in _WITHOUT:
             result.append((_WITHOUT[word], words))
         elif word not in _VALID:

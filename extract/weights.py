@@ -17,7 +17,7 @@ from typing import Literal
 
 from ..errors import WeightsError
 from ..features.atomic import file_sha256, replacing
-from ..features.safe_pickle import plain
+from ..features.safe_pickle import printable
 from .user_folders import data_folder, home_folder
 from .weights_table import WEIGHTS_FILES, WeightsFile, weights_file
 
@@ -225,7 +225,7 @@ def digests(path: Path) -> tuple[str, str | None]:
             return str(recorded), str(recorded)
         digest = file_sha256(path)
     except OSError as error:
-        raise WeightsError(f"{path}: cannot be read: {plain(error.strerror or error)}") from error
+        raise WeightsError(f"{path}: cannot be read: {printable(error.strerror or error)}") from error
     if recorded in (None, digest):
         write_record(path, digest, kind=str(record.get("kind", "")))
     return digest, None if recorded is None else str(recorded)

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import WeightsError, listed
 from ..features.atomic import file_sha256, replacing
-from ..features.safe_pickle import plain, read_arrays
+from ..features.safe_pickle import printable, read_arrays
 from .weights import best_checkpoint, first_folder, is_published, write_record
 from .weights_table import (
     FILE_KINDS,
@@ -81,12 +81,12 @@ def _entries(path: Path) -> dict[str, Any]:
                     damaged = archive.testzip()
                     if damaged is not None:
                         raise WeightsError(
-                            f"{path}: the part {plain(damaged)} of the task file is damaged; get the file again"
+                            f"{path}: the part {printable(damaged)} of the task file is damaged; get the file again"
                         )
                     return dict.fromkeys(names)
         except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
             raise WeightsError(
-                f"{path}: the zip archive is damaged ({plain(error)}); get it again"
+                f"{path}: the zip archive is damaged ({printable(error)}); get it again"
             ) from error
     content = read_arrays(path)
     if not isinstance(content, dict):
@@ -106,8 +106,8 @@ def _describe(entries: Mapping[str, Any]) -> str:
         return f"an {key}"
     if not others and not key:
         name = getattr(content, "name", "")
-        return f"an object of {plain(name)}" if name else f"a {type(content).__name__}"
-    first = ", ".join(plain(key, 60) for key in list(entries)[:3])
+        return f"an object of {printable(name)}" if name else f"a {type(content).__name__}"
+    first = ", ".join(printable(key, 60) for key in list(entries)[:3])
     return f"a table of {len(entries)} entries ({first}{', ...' if len(entries) > 3 else ''})"
 
 
@@ -156,7 +156,7 @@ def add_weights(path: Path, *, name: str | None = None) -> list[Added]:
         return [_add_one(path, path.absolute().parts, wanted)]
     except OSError as error:
         raise WeightsError(
-            f"{error.filename or path}: cannot be copied: {plain(error.strerror or error)}"
+            f"{error.filename or path}: cannot be copied: {printable(error.strerror or error)}"
         ) from error
 
 
@@ -236,7 +236,7 @@ def _add_many(
         try:
             file = _add_one(path, parts, wanted)
         except WeightsError as error:
-            reasons.append(str(error).replace(f"{path}: ", f"{plain(parts[-1])}: "))
+            reasons.append(str(error).replace(f"{path}: ", f"{printable(parts[-1])}: "))
         else:
             added[file.name] = file
     if not added:
@@ -304,6 +304,6 @@ def _unpacked(path: Path) -> Iterator[list[tuple[Path, tuple[str, ...]]]]:
                     shutil.copyfileobj(source, out)
             except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
                 raise WeightsError(
-                    f"{path}: the zip archive is damaged ({plain(error)}); get it again"
+                    f"{path}: the zip archive is damaged ({printable(error)}); get it again"
                 ) from error
         yield files

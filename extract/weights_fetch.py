@@ -24,7 +24,7 @@ from typing import TypeVar
 from ..console import say
 from ..errors import UsageError, WeightsError, require
 from ..features.atomic import file_sha256, replacing
-from ..features.safe_pickle import plain
+from ..features.safe_pickle import printable
 from .weights import (
     VARIABLE,
     digests,
@@ -96,7 +96,9 @@ def get_weights(name: str, *, base_url: str | None = None, progress: Progress | 
             f"{name}: cannot be fetched without an account; to get it: {entry.instructions}; then ig3d weights add FILE"
         )
     if base_url is not None and not base_url.startswith(("http://", "https://")):
-        raise UsageError(f"{name}: the mirror {plain(base_url)!r} does not start with http:// or https://")
+        raise UsageError(
+            f"{name}: the mirror {printable(base_url)!r} does not start with http:// or https://"
+        )
     path = locate(entry)
     if path is not None and base_url is None and is_published(entry, digests(path)[0]):
         return path
@@ -142,7 +144,7 @@ def _writable_folder(entry: WeightsFile) -> Path:
             with tempfile.TemporaryFile(dir=folder):
                 return folder
         except OSError as error:
-            reasons.append(f"{folder}: {plain(error.strerror or error)}")
+            reasons.append(f"{folder}: {printable(error.strerror or error)}")
     raise WeightsError(
         f"{missing(entry)}, and no folder can be written to ({'; '.join(reasons) or 'this user has no home'}); "
         f"set {VARIABLE} to a folder with write access"
@@ -294,4 +296,4 @@ def _reason(error: BaseException) -> str:
         error = error.args[0]
     reason = getattr(error, "reason", None)
     text = str(reason or getattr(error, "strerror", None) or (error.args[0] if error.args else error))
-    return plain(re.sub(r"^.*(?:Connection|Pool)\w*\(.*?\): |^<.*?>: ", "", text), 200)
+    return printable(re.sub(r"^.*(?:Connection|Pool)\w*\(.*?\): |^<.*?>: ", "", text), 200)

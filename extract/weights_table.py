@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..errors import UsageError
-from ..features.safe_pickle import plain
+from ..features.safe_pickle import printable
 
 MAX_BYTES = 4 << 30  # every official file is far smaller
 _EMOCA = "https://download.is.tue.mpg.de/emoca/assets/EMOCA/models/"
@@ -393,5 +393,5 @@ def weights_file(name: str) -> WeightsFile:
     entries = declared_files(name)
     if len(entries) != 1:
         choices = ", ".join(entry.name for entry in entries) or ", ".join(WEIGHTS_FILES)
-        raise UsageError(f"weights: {plain(name)!r} is not in the list; choose one of {choices}")
+        raise UsageError(f"weights: {printable(name)!r} is not in the list; choose one of {choices}")
     return entries[0]

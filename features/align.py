@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import PredictionsError, listed, plural
 from .image_names import without_image_suffix
 from .samples import Split
-from .table_columns import increases, plain, split_named
+from .table_columns import increases, normalised, split_named
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -268,7 +268,7 @@ def _align_numbers(
         # The samples are sorted by id as text (1, 10, 2). Numbers that increase in the file may be such ids, or the
         # numbers of rows in this order: both match all samples, but in different orders.
         in_file_order, in_sample_order = increases(cells), bool((np.diff(alignment.rows) >= 0).all())
-        if in_file_order and not in_sample_order and not plain(name).endswith("id"):
+        if in_file_order and not in_sample_order and not normalised(name).endswith("id"):
             raise PredictionsError(
                 f"{source}: the numbers in column {name} may be ids or row numbers (as ids, they give "
                 "another order of the samples than as row numbers); rename the column to id, or remove it"
@@ -339,15 +339,15 @@ def spelling_hint(ids: np.ndarray, samples: pd.DataFrame) -> str:
     The spelling includes case, accents, blanks, punctuation and invisible characters.
     """
 
-    def normalised(name: str) -> str:
+    def letters_of(name: str) -> str:
         text = unicodedata.normalize("NFKD", name).casefold()
         return "".join(letter for letter in text if letter.isalnum())
 
     sample_ids = samples["id"].tolist()
     for part_of in (_without_suffix, _file_stem):
-        by_spelling = {normalised(part_of(name)): name for name in sample_ids}
+        by_spelling = {letters_of(part_of(name)): name for name in sample_ids}
         for name in ids[:1000].tolist():
-            spelling = normalised(part_of(name))
+            spelling = letters_of(part_of(name))
             other = by_spelling.get(spelling) if spelling else None
             if other is not None and part_of(other) != part_of(name):
                 return f"; {name!a} is spelled differently from {other!a}"

@@ -21,8 +21,8 @@ from .table_columns import (
     id_candidates,
     id_column,
     list_columns,
+    normalised,
     other_candidates,
-    plain,
     va_columns,
 )
 from .table_reader import is_table, read_table, read_text
@@ -176,7 +176,7 @@ def _id_arrays(
     for name, array in arrays.items():
         if name in (*_NAME_KEYS, *_VALUE_KEYS, *VA, "out_of_fold") or array.ndim > 2:
             continue
-        if array.size == n or (plain(name) in ("id", "ids") and array.ndim == 1):
+        if array.size == n or (normalised(name) in ("id", "ids") and array.ndim == 1):
             flat[name] = array.reshape(-1)
         elif array.ndim == 2 and len(array) == n and array.dtype.kind in "OUS":
             flat |= {f"{name}[{column}]": array[:, column] for column in range(min(array.shape[1], 20))}

@@ -41,7 +41,7 @@ from .pickle_constructors import (
     type_size,
 )
 
-__all__ = ["Foreign", "plain", "read_arrays"]
+__all__ = ["Foreign", "printable", "read_arrays"]
 
 # A checkpoint of some thousand tensors has some hundred thousand instructions; each may take 200 bytes of memory.
 MAX_INSTRUCTIONS = 20_000_000
@@ -93,10 +93,10 @@ def read_arrays(path: str | Path) -> Any:
             return _read(file, path.stat().st_size)
     except OSError as error:
         raise WeightsError(
-            f"{path}: cannot be read: {plain(error.strerror or error)}; check the path"
+            f"{path}: cannot be read: {printable(error.strerror or error)}; check the path"
         ) from error
     except Exception as error:  # damaged contents raise nearly anything in pickle, zipfile and NumPy
-        reason = plain(error)
+        reason = printable(error)
         if not isinstance(error, (pickle.UnpicklingError, EOFError, zipfile.BadZipFile)):
             reason = f"other or damaged contents ({type(error).__name__}: {reason})"
         raise WeightsError(
@@ -105,7 +105,7 @@ def read_arrays(path: str | Path) -> Any:
         ) from error
 
 
-def plain(text: object, limit: int = 120) -> str:
+def printable(text: object, limit: int = 120) -> str:
     """One short printable line of a text, because text of a file may contain control sequences for the terminal."""
     line = " ".join(str(text)[: 4 * limit].split())
     return "".join(letter if letter.isprintable() else "?" for letter in line)[:limit]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     # A table, or arrays by name.
     Columns: TypeAlias = Mapping[str, np.ndarray] | pd.DataFrame
 
-# Usual names of columns and arrays, compared by :func:`plain`. The first name that a table has is used.
+# Usual names of columns and arrays, compared by :func:`normalised`. The first name that a table has is used.
 ID_NAMES = (
     "id", "sample id", "sample", "image id", "file id", "path", "image path", "img path", "file path", "file",
     "filename", "image", "image name", "img", "img name", "image file", "img file", "fname", "name", "input", "key",
@@ -73,10 +73,10 @@ _PREFIX = re.compile(r"^(p|prob|probability|logit|logits|score|class)[_:. ]+", r
 _COPY = re.compile(r"(.+)\.\d+")  # pandas adds a number to the name of the second of two equal columns
 
 
-def plain(name: str) -> str:
+def normalised(name: str) -> str:
     """A column name in lower case, without blanks and punctuation.
 
-    >>> plain("Image Name"), plain("img_path"), plain(" filePath")
+    >>> normalised("Image Name"), normalised("img_path"), normalised(" filePath")
     ('imagename', 'imgpath', 'filepath')
     """
     return re.sub(r"[\W_]+", "", name.casefold())
@@ -105,13 +105,13 @@ def find_column(names: Iterable[str], wanted: Sequence[str]) -> str | None:
     """The first of the ``wanted`` names that is among ``names``, in the spelling of ``names``; None without one."""
     by_plain: dict[str, str] = {}
     for name in names:
-        by_plain.setdefault(plain(name), name)
-    return next((by_plain[plain(name)] for name in wanted if plain(name) in by_plain), None)
+        by_plain.setdefault(normalised(name), name)
+    return next((by_plain[normalised(name)] for name in wanted if normalised(name) in by_plain), None)
 
 
 def is_index(name: str) -> bool:
     """Whether a column's name is that of an index, such as ``Unnamed: 0``."""
-    return name.startswith("Unnamed: ") or plain(name) in {plain(other) for other in INDEX_NAMES}
+    return name.startswith("Unnamed: ") or normalised(name) in {normalised(other) for other in INDEX_NAMES}
 
 
 def list_columns(names: Sequence[str]) -> str:
@@ -184,8 +184,10 @@ def id_candidates(columns: Columns) -> dict[str, np.ndarray]:
     Numbers without a usual name, lists, and text with few distinct values (such as labels) are excluded. If the values
     of a column are all different and not empty, only such columns are returned.
     """
-    order = {plain(name): rank for rank, name in enumerate(ID_NAMES)}
-    usual = sorted((name for name in columns if plain(name) in order), key=lambda name: order[plain(name)])
+    order = {normalised(name): rank for rank, name in enumerate(ID_NAMES)}
+    usual = sorted(
+        (name for name in columns if normalised(name) in order), key=lambda name: order[normalised(name)]
+    )
     texts: dict[str, np.ndarray] = {}
     for name in [*usual, *(name for name in columns if name not in usual)]:
         if not _is_flat(columns[name]):
@@ -207,9 +209,9 @@ def other_candidates(columns: Columns) -> dict[str, np.ndarray]:
     excluded, because :func:`id_candidates` returns them. Repeated numbers may be labels.
     """
     texts = {}
-    usual = {plain(name) for name in ID_NAMES}
+    usual = {normalised(name) for name in ID_NAMES}
     for name, column in columns.items():
-        if plain(name) in usual or not _is_flat(column):
+        if normalised(name) in usual or not _is_flat(column):
             continue
         text = as_text(column)
         distinct = len(np.unique(text))

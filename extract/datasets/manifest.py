@@ -21,7 +21,7 @@ from ...features.table_columns import (
     cell_text,
     find_column,
     list_columns,
-    plain,
+    normalised,
     split_of,
     va_columns,
 )
@@ -149,7 +149,7 @@ def _renamed(used: Mapping[str, str], file: Path) -> list[str]:
     return [
         f"column {column} of {file.name} read as {name}"
         for name, column in used.items()
-        if plain(column) != plain(name)
+        if normalised(column) != normalised(name)
     ]
 
 
