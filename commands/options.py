@@ -57,22 +57,13 @@ def _checked_seed(seed: int) -> int:
 
 
 # datasets; text, because a path would lose a slash of s3://
-Root = Annotated[
-    str,
-    typer.Argument(
-        help="Folder of the dataset, an archive of it, an image, a video, or a URL.",
-        metavar="ROOT",
-        show_default=False,
-    ),
-]
-MaybeRoot = Annotated[
-    str | None,
-    typer.Argument(
-        help="Folder of the dataset, an archive of it, an image, a video, or a URL.",
-        metavar="ROOT",
-        show_default=False,
-    ),
-]
+_ROOT = typer.Argument(
+    help="Folder of the dataset, an archive of it, an image, a video, or a URL.",
+    metavar="ROOT",
+    show_default=False,
+)
+Root = Annotated[str, _ROOT]
+MaybeRoot = Annotated[str | None, _ROOT]
 Like = Annotated[
     Path | None,
     typer.Option("--like", help="Store with the samples, splits and groups to use; ROOT may be left out."),

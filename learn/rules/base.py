@@ -13,8 +13,8 @@ from .columns import Columns
 class Rule(BaseEstimator):
     """A fusion rule; ``fit`` gets the calibration rows and chooses its hyper-parameters on them.
 
-    As in scikit-learn, ``__init__`` only stores its parameters, and ``fit`` sets attributes that end in an underscore
-    and returns the rule. The run sets the constructor parameters ``task``, ``objective``, ``on``, ``random_state``,
+    As in scikit-learn, the constructor only stores its parameters. ``fit`` sets attributes that end in an underscore,
+    and returns the rule. The run sets the parameters ``task``, ``objective``, ``on``, ``random_state``,
     ``num_threads``, ``use_3d`` and ``candidates``, if the rule has them. All others are options of the rule.
 
     Attributes
