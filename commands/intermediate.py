@@ -167,6 +167,7 @@ def train_joint(
 ) -> None:
     """Train a 2D network and a fusion module end to end with the 3D codes, and measure the gain."""
     from ..features.inputs import Inputs
+    from ..learn.intermediate.run import train_route
     from ..networks import joint
     from ..networks.load import NetworkSpec
 
@@ -195,7 +196,7 @@ def train_joint(
             advance=lambda n: bar.advance(reading, n),
         )  # fmt: skip
     with kept_when_interrupted("finished trainings"), watching(config) as watch:
-        result = joint.train_joint(route, config, out, restart=restart, watch=watch, command=typed())
+        result = train_route(route, config, out, restart=restart, watch=watch, command=typed())
     show(result, out)
 
 

@@ -30,7 +30,6 @@ from ..learn.intermediate.checkpoint import Applied, check_blocks, input_warning
 from ..learn.intermediate.config import IntermediateConfig
 from ..learn.intermediate.fit import TrainingData, available_codes, module_groups
 from ..learn.intermediate.modules import FusionModule, ModuleSpec, make_module
-from ..learn.intermediate.run import IntermediateResult, Watch, run
 from ..learn.intermediate.table import table_digest
 from .augment import augment
 from .crop import choose_crops
@@ -44,7 +43,7 @@ _STATISTICS_ROWS = 256
 
 @dataclass(frozen=True, slots=True)
 class JointConfig:
-    """Options of :func:`train_joint`, in addition to those of the module and its training.
+    """Options of a joint training, in addition to those of the module and its training.
 
     Attributes
     ----------
@@ -254,29 +253,6 @@ def open_route(
         config=joint,
         device=chosen,
     )
-
-
-def train_joint(
-    route: JointRoute,
-    config: IntermediateConfig,
-    out: str | Path | None = None,
-    *,
-    restart: bool = False,
-    watch: Watch | None = None,
-    command: str = "",
-) -> IntermediateResult:
-    """Train a 2D network with the codes, its null-input baseline and its permuted control, and compare them.
-
-    Parameters
-    ----------
-    route : from :func:`open_route`
-    config, out, restart, watch, command : see :func:`ig3d.learn.intermediate.run.fuse_features`
-
-    Raises
-    ------
-    ProtocolError, RunError, ModelError : as for :func:`~ig3d.learn.intermediate.run.fuse_features`.
-    """
-    return run(route, config, out, device=route.device, restart=restart, watch=watch, command=command)
 
 
 def apply_joint(

@@ -124,7 +124,7 @@ def check_predictions(path: Path, start: Start, crop: Mapping[str, Any], *, forc
 
 
 def load_joint(path: str | Path) -> tuple[LoadedModule, Start]:
-    """Read a checkpoint of :func:`train_joint`: module and network.
+    """Read a checkpoint of a joint training: module and network.
 
     Raises
     ------

@@ -23,7 +23,8 @@ from ig3d.learn.intermediate.checkpoint import check_fits, load_module, save_mod
 from ig3d.learn.intermediate.config import IntermediateConfig
 from ig3d.learn.intermediate.fit import training_data
 from ig3d.learn.intermediate.plan import plan_modules
-from ig3d.networks.joint import JointConfig, JointNetwork, apply_joint, open_route, train_joint
+from ig3d.learn.intermediate.run import train_route
+from ig3d.networks.joint import JointConfig, JointNetwork, apply_joint, open_route
 from ig3d.networks.joint_start import load_joint
 from ig3d.networks.load import NetworkSpec
 from ig3d.networks.logits import LogitsConfig, write_logits
@@ -123,7 +124,7 @@ def test_both_parts_are_in_the_optimiser_and_learn(made, module: str) -> None:
 
 def test_codes_add_what_only_they_tell_and_the_rest_is_the_same_protocol(made, tmp_path: Path) -> None:
     samples, folder = made
-    result = train_joint(route_of(made), replace(QUICK, epochs=25, width=32), tmp_path / "out")
+    result = train_route(route_of(made), replace(QUICK, epochs=25, width=32), tmp_path / "out")
     figures = result.figures["classes"]
     assert figure(figures, "intermediate", "accuracy", versus="null-input").low > 0
     assert figure(figures, "intermediate", "accuracy", condition="permuted", versus="null-input").low <= 0
@@ -159,10 +160,10 @@ def test_the_same_seed_gives_the_same_bytes_also_when_interrupted(made, tmp_path
         if seed == 1:
             raise KeyboardInterrupt
 
-    train_joint(route_of(made), config, tmp_path / "whole")
+    train_route(route_of(made), config, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        train_joint(route_of(made), config, tmp_path / "parts", watch=stop)
-    train_joint(route_of(made), config, tmp_path / "parts")
+        train_route(route_of(made), config, tmp_path / "parts", watch=stop)
+    train_route(route_of(made), config, tmp_path / "parts")
     for name in ("codes-0.safetensors", "codes-1.safetensors"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
 
@@ -216,7 +217,7 @@ def test_bad_input_is_one_line(made, tmp_path: Path) -> None:
         route_of((renamed, folder))
     with pytest.raises(UsageError, match="network-lr"):
         JointConfig(network_lr=0)
-    train_joint(route_of(made), replace(QUICK, epochs=1, controls=False), tmp_path / "out")
+    train_route(route_of(made), replace(QUICK, epochs=1, controls=False), tmp_path / "out")
     module = load_module(tmp_path / "out/codes-0.safetensors")
     assert module.info.joint["architecture"] == "test_resnet"
     with pytest.raises(ModelError, match="apply it with ig3d train-joint --apply"):
@@ -275,7 +276,7 @@ def test_valence_and_arousal_from_a_network_for_them(made, tmp_path: Path) -> No
     write_logits(samples, tmp_path / "va.safetensors", tmp_path / "va.npz", splits)
     inputs = Inputs(tmp_path / "va.npz", folder / "3d.h5")
     route = open_route(samples, NetworkSpec(str(tmp_path / "va.safetensors")), inputs, device="cpu")
-    result = train_joint(route, replace(QUICK, epochs=14, controls=False), tmp_path / "out")
+    result = train_route(route, replace(QUICK, epochs=14, controls=False), tmp_path / "out")
     assert figure(result.figures["va"], "intermediate", "ccc_joint", versus="2d").low > 0
     written = load_predictions(tmp_path / "out/codes-0.npz")
     assert written.kind == "va" and np.abs(written.values).max() <= 1
@@ -286,5 +287,5 @@ def test_mixed_precision_end_to_end(made, tmp_path: Path) -> None:
     samples, folder = made
     inputs = Inputs(folder / "2d.npz", folder / "3d.h5")
     route = open_route(samples, NetworkSpec(str(folder / "2d.safetensors")), inputs, device="cuda")
-    result = train_joint(route, replace(QUICK, mixed=True, module="attention", epochs=4), tmp_path / "out")
+    result = train_route(route, replace(QUICK, mixed=True, module="attention", epochs=4), tmp_path / "out")
     assert figure(result.figures["classes"], "intermediate", "accuracy", versus="null-input").value > 0.1

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.multioutput import MultiOutputRegressor
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ...errors import Ig3dError, PredictionsError, Terminated, UsageError
+from .common import Classifier, Regressor
 
 _SEED_PARAMETERS = ("random_state", "random_seed", "seed")
 _THREAD_PARAMETERS = ("n_jobs", "num_threads", "thread_count")
@@ -182,7 +183,7 @@ class _Custom(BaseEstimator):
         return values
 
 
-class CustomClassifier(ClassifierMixin, _Custom):
+class CustomClassifier(Classifier, _Custom):
     """Wrapper of a user's classifier.
 
     Attributes
@@ -234,24 +235,14 @@ class CustomClassifier(ClassifierMixin, _Custom):
             )
         return p
 
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """(n,) the most probable class of each row."""
-        probabilities = self.predict_proba(X)
-        return self.classes_[probabilities.argmax(axis=1)]
 
-
-class CustomRegressor(RegressorMixin, _Custom):
+class CustomRegressor(Regressor, _Custom):
     """Wrapper of a user's regressor; fits one regressor per target column if it supports only one.
 
     Attributes
     ----------
     model_ : the fitted estimator
     """
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
 
     def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> CustomRegressor:
         """Fit to (n, d) finite codes and (n,) or (n, q) targets."""

@@ -103,20 +103,22 @@ def fuse_features(
     ModelError : training diverged, or a file cannot be written.
     """
     route = FeatureRoute(features, choose_device(device))
-    return run(route, config, out, device=route.device, restart=restart, watch=watch, command=command)
+    return train_route(route, config, out, restart=restart, watch=watch, command=command)
 
 
-def run(
+def train_route(
     route: Route,
     config: IntermediateConfig,
-    out: str | Path | None,
+    out: str | Path | None = None,
     *,
-    device: torch.device,
-    restart: bool,
-    watch: Watch | None,
+    restart: bool = False,
+    watch: Watch | None = None,
     command: str = "",
 ) -> IntermediateResult:
-    """Train and compare the conditions on a route; see :func:`fuse_features`."""
+    """Train and compare the conditions on a route, such as that of :func:`ig3d.networks.joint.open_route`.
+
+    Other parameters and errors are those of :func:`fuse_features`.
+    """
     table = route.table
     plan = plan_modules(table, route.has_input, config, input_name=route.input_name)
     folder = None if out is None else RunFolder(Path(out), _identity(route, config))
@@ -125,7 +127,7 @@ def run(
     trained = []
     for condition, seed in config.trainings:
         finished = None if folder is None else _read_finished(folder, condition, seed, table, plan)
-        trained.append(finished or _train(route, plan, config, condition, seed, folder, device, watch))
+        trained.append(finished or _train(route, plan, config, condition, seed, folder, watch))
     figures = {task: figures_of_task(table, plan, config, tuple(trained), task) for task in plan.tasks}
     result = IntermediateResult(table, plan, config, tuple(trained), figures)
     if folder is not None:
@@ -147,10 +149,9 @@ def _train(
     condition: str,
     seed: int,
     folder: RunFolder | None,
-    device: torch.device,
     watch: Watch | None,
 ) -> Trained:
-    data = training_data(route, plan, condition, seed)
+    data, device = training_data(route, plan, condition, seed), route.device
     with seeded(seed, device):
         model = route.build(data, config)
         fitted = fit(
