@@ -11,16 +11,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.metrics import f1_score
 from torch import nn
 
+from ..features.predictions import log_softmax
+from ..learn.evaluate.metrics import measure
 from ..learn.training import loop
 from ..learn.training.loop import Fitted, Schedule, Watch, arithmetic
-from ..learn.training.losses import class_loss, concordance, va_loss
+from ..learn.training.losses import class_loss, va_loss
 from ..learn.training.schedule import batches_per_epoch, draw_batches, parameter_groups, warmup_cosine
 from .augment import Augmentation, augment
 from .images import normalise
 from .train_config import TrainConfig
+
+_SCORES = {
+    "classes": ("accuracy", "balanced_accuracy", "macro_f1"),
+    "va": ("ccc_valence", "ccc_arousal", "rmse_joint"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +109,9 @@ class ImageLearner:
     def score(self, outputs: np.ndarray) -> tuple[float, dict[str, float]]:
         truth = self.validation.targets.numpy()
         if truth.ndim == 1:
-            scores = class_scores(outputs, truth)
+            scores = scores_of(outputs, truth)
             return scores["macro_f1"], scores
-        scores = va_scores(np.clip(outputs, -1, 1), truth)
+        scores = scores_of(np.clip(outputs, -1, 1), truth)
         return (scores["ccc_valence"] + scores["ccc_arousal"]) / 2, scores
 
 
@@ -163,28 +169,22 @@ def predict(
         return np.asarray(module(_prepared(pixels.to(device), mean, std)).float().cpu().numpy())
 
 
-def class_scores(logits: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """Accuracy, balanced accuracy and macro-F1 over the classes in ``truth``."""
-    predicted = logits.argmax(1)
-    present = np.unique(truth)
-    recalls = [float((predicted[truth == label] == label).mean()) for label in present]
-    return {
-        "accuracy": float((predicted == truth).mean()),
-        "balanced_accuracy": float(np.mean(recalls)),
-        "macro_f1": float(f1_score(truth, predicted, labels=present, average="macro", zero_division=0)),
-    }
+def scores_of(outputs: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Scores of a network, as defined for fusion (:data:`ig3d.learn.evaluate.metrics.METRICS`).
 
+    Parameters
+    ----------
+    outputs : (n, k) logits, or (n, 2) valence and arousal
+    truth : (n,) labels, or (n, 2) targets
 
-def va_scores(predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """CCC of each dimension, and the root mean square error over both."""
-    valence, arousal = concordance(
-        torch.from_numpy(predicted).double(), torch.from_numpy(truth).double()
-    ).tolist()
-    return {
-        "ccc_valence": valence,
-        "ccc_arousal": arousal,
-        "rmse": float(np.sqrt(np.mean((predicted.astype(np.float64) - truth) ** 2))),
-    }
+    Returns
+    -------
+    dict of name -> score; 0 for a CCC of equal constants, which is not defined
+    """
+    task = "classes" if truth.ndim == 1 else "va"
+    values = outputs.astype(np.float64)
+    measured = measure(log_softmax(values) if task == "classes" else values, truth, task)
+    return {name: float(np.nan_to_num(measured[name])) for name in _SCORES[task]}
 
 
 def _prepared(pixels: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:

@@ -30,7 +30,7 @@ from ..features.samples import Listing, Split
 from .checkpoint import LoadedNetwork, check_place
 from .crop import Crops, choose_crops
 from .crop_scale import ScaleChoice, choose_scale, truth_of
-from .fit import class_scores, va_scores
+from .fit import scores_of
 from .images import Picture, batched, normalise, read_pictures
 from .load import UserNetwork, load_network
 from .options import AUTO, LogitsConfig, NetworkSpec
@@ -52,7 +52,7 @@ class LogitsResult:
         Outputs in the file: class names, ``valence``, ``arousal``, ``features``.
     scores : dict
         Split name -> scores of the network on its labelled rows: accuracy, balanced_accuracy, macro_f1, and
-        ccc_valence, ccc_arousal, rmse.
+        ccc_valence, ccc_arousal, rmse_joint.
     problems : tuple of str
         ``id: reason`` for each unreadable image, which has no row.
     notes : tuple of str
@@ -327,7 +327,7 @@ def _scores(
         truth, labelled = truth[rows], labelled[rows]
         for name, code in Split.__members__.items():
             if (chosen := labelled & (splits == code)).any():
-                scores[name] = class_scores(run.logits[chosen], truth[chosen])
+                scores[name] = scores_of(run.logits[chosen], truth[chosen])
         problem = class_order_problem(
             run.logits[labelled].argmax(1), truth[labelled], network.columns.classes
         )
@@ -338,5 +338,5 @@ def _scores(
         labelled = np.isfinite(values).all(1)
         for name, code in Split.__members__.items():
             if (chosen := labelled & (splits == code)).any():
-                scores[name] = scores.get(name, {}) | va_scores(run.va[chosen], values[chosen])
+                scores[name] = scores.get(name, {}) | scores_of(run.va[chosen], values[chosen])
     return scores, warnings

@@ -18,7 +18,7 @@ from ig3d.learn.fuse import ScoreFolder, fuse_predictions
 from ig3d.learn.head_fits import fit_heads
 from ig3d.learn.model import parameters_hash
 from ig3d.learn.plan import plan_fusion
-from ig3d.learn.report.record import json_text, record_of
+from ig3d.learn.report.record import json_text, run_of
 from ig3d.learn.rules import stack
 
 EVERY = replace(FAST, rules=DEFAULT_RULES)
@@ -40,7 +40,7 @@ def bytes_of(result):
     return (
         values,
         table_csv(result.figures),
-        json_text(record_of(result)),
+        json_text(run_of(result).record),
         "" if result.model is None else parameters_hash(result.model),
     )
 
@@ -171,7 +171,7 @@ def test_calibration_is_fitted_in_every_fold_and_recorded():
     assert len(fitted) == 3 and len({fold["2d"]["temperature"] for fold in fitted}) == 3
     assert all(fold["2d"]["temperature"] > 1.5 and len(fold["3d"]["offset"]) == 3 for fold in fitted)
     (entry,) = [
-        of for of in record_of(result)["predictors"] if (of["name"], of["condition"]) == ("mean", "real")
+        of for of in run_of(result).record["predictors"] if (of["name"], of["condition"]) == ("mean", "real")
     ]
     assert [of["2d"]["temperature"] for of in entry["fitted"]] == pytest.approx(
         [fold["2d"]["temperature"] for fold in fitted]
@@ -234,7 +234,7 @@ def test_a_second_2d_network_stands_beside_the_3d():
 def test_the_record_has_the_rows_of_every_fit():
     table = make_table(180, split=lambda row: -1)
     protocol = plan_fusion(table, FAST)
-    fits = json.loads(json_text(record_of(fuse_predictions(table, FAST))))["protocol"]["fits"]
+    fits = json.loads(json_text(run_of(fuse_predictions(table, FAST)).record))["protocol"]["fits"]
     assert len(fits["rules"]) == 3 and len(fits["heads"]) == len(protocol.heads)
     for fuser, entry in zip(protocol.fold_models, fits["rules"], strict=True):
         assert entry["fitted_on"]["rows"] == len(fuser.fit)

@@ -23,7 +23,6 @@ from ig3d.learn.report import (
     print_result,
     read_run,
     read_runs,
-    record_of,
     run_of,
     write_report,
     write_result,
@@ -120,7 +119,9 @@ def test_the_record_is_read_back_and_the_same_command_gives_the_same_bytes(resul
         "table.tex",
     ]
     run = read_run(tmp_path / "one" / "run")
-    assert run.name == "run" and run.record == record_of(result, command="ig3d fuse --2d-logits 'a b.npz'")
+    assert (
+        run.name == "run" and run.record == run_of(result, command="ig3d fuse --2d-logits 'a b.npz'").record
+    )
     assert run.record["references"] == ["2d-recalibrated", "2d"]
     pandas.testing.assert_frame_equal(run.figures, result.figures, check_exact=True)
 

@@ -13,7 +13,7 @@ from ig3d.errors import ModelError
 from ig3d.learn.training.loop import seeded
 from ig3d.learn.training.losses import concordance, va_loss
 from ig3d.networks import fit as fitting
-from ig3d.networks.fit import Data, class_scores, fit, va_scores
+from ig3d.networks.fit import Data, fit, scores_of
 from ig3d.networks.train_config import TrainConfig
 
 
@@ -65,24 +65,24 @@ def test_class_scores_agree_with_scikit_learn() -> None:
     rng = np.random.default_rng(1)
     truth = rng.integers(0, 4, 200)
     logits = rng.normal(size=(200, 5)) + 1.5 * np.eye(5)[truth]
-    scores, predicted = class_scores(logits, truth), logits.argmax(1)
+    scores, predicted = scores_of(logits, truth), logits.argmax(1)
     assert scores["accuracy"] == pytest.approx(metrics.accuracy_score(truth, predicted))
-    # class 4 does not occur in the truth and is not averaged
+    # class 4 does not occur in the truth: it has no recall, and its F1 is 0 because it is predicted
     assert scores["balanced_accuracy"] == pytest.approx(
         metrics.recall_score(truth, predicted, labels=range(4), average="macro")
     )
     assert scores["macro_f1"] == pytest.approx(
-        metrics.f1_score(truth, predicted, labels=range(4), average="macro")
+        metrics.f1_score(truth, predicted, average="macro", zero_division=0)
     )
 
 
 def test_va_scores_are_valence_then_arousal() -> None:
     truth = np.random.default_rng(0).uniform(-1, 1, (60, 2)).astype(np.float32)
     predicted = np.stack([truth[:, 0], np.zeros(60, np.float32)], 1)
-    scores = va_scores(predicted, truth)
+    scores = scores_of(predicted, truth)
     assert scores["ccc_valence"] == pytest.approx(1)
     assert scores["ccc_arousal"] == pytest.approx(0, abs=1e-9)
-    assert scores["rmse"] == pytest.approx(
+    assert scores["rmse_joint"] == pytest.approx(
         metrics.root_mean_squared_error(truth.ravel(), predicted.ravel()), rel=1e-6
     )
 
@@ -106,7 +106,7 @@ def linear(value: float = 0.0) -> torch.nn.Module:
 
 def test_the_weights_of_the_best_epoch_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     scripted = iter([0.1, 0.9, 0.9, 0.2])
-    monkeypatch.setattr(fitting, "class_scores", lambda logits, truth: {"macro_f1": next(scripted)})
+    monkeypatch.setattr(fitting, "scores_of", lambda logits, truth: {"macro_f1": next(scripted)})
     module, after = linear(), []
     fitted = fit(
         module, noise(), noise(), options(epochs=9, patience=2), **NORMAL, device=CPU,

@@ -143,9 +143,9 @@ def code_hash(name: str) -> str:
     target = custom_path(name)
     if not target:
         return ""
-    from .custom import estimator_hash
+    from .custom import class_hash, import_estimator
 
-    return estimator_hash(target)
+    return class_hash(import_estimator(target))
 
 
 def untrusted_types(head: Any) -> list[str]:

@@ -85,16 +85,6 @@ def import_estimator(target: str, task: str | None = None) -> type:
     )
 
 
-def estimator_hash(target: str) -> str:
-    """Hash of the code of the estimator ``package.module:Class``, see :func:`class_hash`.
-
-    Raises
-    ------
-    UsageError : the module or class does not exist, or it is not an estimator.
-    """
-    return class_hash(import_estimator(target))
-
-
 def class_hash(kind: type) -> str:
     """SHA-256 of the source files of a class and its base classes, and of the versions of their packages.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .compare import compare
 from .files import FILES, check_out, write_report, write_result
-from .record import FORMAT, FORMAT_VERSION, Run, read_run, read_runs, record_of, run_of
+from .record import FORMAT, FORMAT_VERSION, Run, read_run, read_runs, run_of
 from .terminal import print_comparison, print_result, print_run
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "print_run",
     "read_run",
     "read_runs",
-    "record_of",
     "run_of",
     "write_report",
     "write_result",

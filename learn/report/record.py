@@ -78,7 +78,7 @@ class Run:
     Attributes
     ----------
     name, folder : name in reports, and path
-    record : dict of :func:`record_of`
+    record : content of ``record.json``: plan, options, assumptions, diagnostics, versions, fitted parameters
     tables : ``figures.csv`` and, for classes, ``confusion.csv`` and ``reliability.csv``, by file name
     """
 
@@ -108,17 +108,6 @@ def tables_of(result: Result) -> dict[str, pd.DataFrame]:
         tables["confusion.csv"] = confusion_table(*rows, result.classes)
         tables["reliability.csv"] = reliability_table(*rows)
     return tables
-
-
-def record_of(result: Result, *, command: str = "") -> dict[str, Any]:
-    """Content of ``record.json``: plan, options, assumptions, diagnostics, versions and fitted parameters.
-
-    Parameters
-    ----------
-    result : Result
-    command : the command line, if the run was started from one
-    """
-    return run_of(result, command=command).record
 
 
 def _record_of(result: Result, command: str) -> dict[str, Any]:
@@ -247,7 +236,7 @@ def sound_records(runs: Sequence[Run]) -> Iterator[None]:
 
     Raises
     ------
-    RunError : a value is not one that :func:`record_of` writes.
+    RunError : a value is not one that :func:`run_of` writes.
     """
     try:
         yield
@@ -341,7 +330,7 @@ def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def _wrong_in(record: dict[str, Any]) -> Iterator[str]:
-    """Errors in a record, as parts of messages; empty if it is one that :func:`record_of` writes."""
+    """Errors in a record, as parts of messages; empty if it is one that :func:`run_of` writes."""
     if record["task"] not in ("classes", "va"):
         yield f"the task {record['task']!r} does not exist"
     for name, keys in _KEYS.items():
