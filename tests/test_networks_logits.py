@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from sklearn.metrics import accuracy_score
 
-from ig3d.errors import DatasetError, ModelError, UsageError
+from ig3d.errors import DatasetError, ModelError, RunError, UsageError
 from ig3d.features.network_features import load_features
 from ig3d.features.predictions import load_predictions
 from ig3d.features.samples import Listing, Split
@@ -384,7 +384,7 @@ def test_damaged_checkpoints_are_refused_in_one_line_and_never_executed(
 
 def test_an_unwritable_place_is_one_line_and_leaves_nothing(samples: Listing, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ModelError, match="cannot be written"):
+    with pytest.raises(RunError, match="is a file, not a folder"):
         save(tmp_path / "file" / "net.safetensors", samples)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
