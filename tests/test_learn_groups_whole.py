@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression, Ridge
 from spy_groups import Recorder
 from toy_fusion import CLASSES, FAST, make_table, store_of
@@ -145,7 +146,8 @@ def test_every_head_stops_and_chooses_on_whole_groups(monkeypatch, head, task):
 
         def trained(recipe, X, truth, held, device, original=training.train):
             seen.append(held)
-            return original(replace(recipe, epochs=1, width=8), X, truth, held, device)
+            quick = clone(recipe.head).set_params(epochs=1, width=8)
+            return original(replace(recipe, head=quick), X, truth, held, device)
 
         monkeypatch.setattr(training, "train", trained)
         monkeypatch.setattr(
