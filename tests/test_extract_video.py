@@ -397,7 +397,11 @@ def test_annotations_of_affwild2_beside_its_videos(tmp_path: Path) -> None:
     assert listing.samples["label"].tolist() == ["neutral", "happy", "other"]
     assert set(listing.samples["group"]) == {"v1"} and set(listing.samples["split"]) == {"train"}
     notes = " ".join(listing.notes)
-    assert "2 frames left out, without a line" in notes and "v2_left" in notes and "v3" in notes
+    assert (
+        "2 frames left out, without a line" in notes
+        and "v2_left" in notes
+        and "not under the root: v3" in notes
+    )
 
 
 def test_only_a_few_videos_hold_decoded_frames(tmp_path: Path) -> None:

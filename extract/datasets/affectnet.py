@@ -86,7 +86,7 @@ class AffectNet7(AffectNet):
     """Seven classes: without contempt."""
 
     name = "affectnet7"
-    layout = "affectnet7 expects what affectnet does, and leaves contempt out"
+    layout = "affectnet7 expects the folders and files of affectnet, and leaves contempt out"
     classes = PRESETS["affectnet7"]
 
 
@@ -151,7 +151,7 @@ def _annotated(base: Path, folder: Path, split: Split, classes: int) -> tuple[st
         rows = zip(*(table[name].tolist() for name in table), strict=True)
         where = str(folder)
         return "annotations/*.npy", ((s, e, _va(v, where), _va(a, where)) for s, e, v, a in rows)
-    # folders of these names are not AffectNet's alone: Aff-Wild2 has them, and class folders stand in them
+    # other datasets have folders of these names too: those of Aff-Wild2, and splits with class folders
     raise (DatasetError if (folder / "images").is_dir() else LayoutError)(
         f"affectnet: no annotations/, {split.name}_set_annotation_without_lnd.csv or text list for {folder}, which "
         f"holds {contents(folder)}; docs/datasets.md shows the forms"

@@ -1,4 +1,4 @@
-"""AffectNet's tiny files, ``{id}_exp.npy``, ``_val.npy`` and ``_aro.npy``: read once, kept as one table.
+"""AffectNet's tiny files, ``{id}_exp.npy``, ``_val.npy`` and ``_aro.npy``: read once, and saved as one table.
 
 The table lies beside the ``annotations`` folder, or in the user's cache where that cannot be written. It holds a
 digest of the names, sizes and times of the files that it was read from, so that changed files are read again.
@@ -30,7 +30,7 @@ Annotations = dict[str, np.ndarray]
 
 
 def read_annotations(folder: Path) -> Annotations:
-    """All annotations of a folder, from the table where it is of these very files.
+    """All annotations of a folder, from the saved table unless a file has changed.
 
     Returns
     -------
@@ -43,21 +43,21 @@ def read_annotations(folder: Path) -> Annotations:
     """
     stems, digest = _listed(folder)
     caches = [folder.parent / TABLE]
-    with suppress(FileNotFoundError):  # a user without a home has no cache
+    with suppress(FileNotFoundError):  # a user without a home folder
         caches.append(_user_cache(folder))
     for cache in caches:
-        if (kept := _kept(cache, digest)) is not None:
-            return kept
+        if (saved := _saved(cache, digest)) is not None:
+            return saved
     annotations = _read(folder, stems)
     for cache in caches:
         with suppress(OSError, RunError):
-            _keep(cache, digest, annotations)
+            _save(cache, digest, annotations)
             break
     return annotations
 
 
 def _listed(folder: Path) -> tuple[list[str], bytes]:
-    """Stems that have an expression, and a digest of the files that does not hang on the order of the listing."""
+    """Stems that have an expression, and a digest of the files, independent of their order."""
     stems, total = [], 0
     ends = tuple(f"_{kind}.npy" for kind in _KINDS)
     with os.scandir(folder) as entries:
@@ -76,15 +76,15 @@ def _user_cache(folder: Path) -> Path:
     return cache_folder() / f"annotations-{name}.npz"
 
 
-def _kept(cache: Path, digest: bytes) -> Annotations | None:
-    # a damaged table is made anew; NumPy does not always close a file that it opened
+def _saved(cache: Path, digest: bytes) -> Annotations | None:
+    # a damaged table is replaced; the file is opened here because NumPy does not always close it
     with suppress(Exception), cache.open("rb") as file, np.load(file) as table:
         if table["digest"].tobytes() == digest:
             return {name: table[name] for name in _COLUMNS}
     return None
 
 
-def _keep(cache: Path, digest: bytes, annotations: Annotations) -> None:
+def _save(cache: Path, digest: bytes, annotations: Annotations) -> None:
     with replacing(cache) as temporary, temporary.open("wb") as handle:
         np.savez(
             handle,

@@ -31,17 +31,24 @@ _NUMBERS = re.compile(r"[-+.\deE,; \t]+")
 
 
 @dataclass(slots=True)
-class _LeftOut:
-    """Frames, lists and videos that are left out."""
+class _Notes:
+    """Frames, lists and videos that are left out, and lists whose header is missing."""
 
     not_annotated: int = 0
     without_line: int = 0
+    without_header: list[str] = field(default_factory=list)
     of_two: list[str] = field(default_factory=list)
-    videos: list[str] = field(default_factory=list)
+    without_frames: list[str] = field(default_factory=list)
+    not_found: list[str] = field(default_factory=list)
 
-    def notes(self) -> Iterator[str]:
+    def texts(self) -> Iterator[str]:
         if self.not_annotated:
             yield f"{plural(self.not_annotated, 'frame')} left out, marked as not annotated"
+        if self.without_header:
+            yield (
+                f"no header in {plural(len(self.without_header), 'list')}; the first line, a label, is frame 1: "
+                f"{listed(self.without_header)}"
+            )
         if self.without_line:
             yield f"{plural(self.without_line, 'frame')} left out, without a line in their video's list"
         if self.of_two:
@@ -49,9 +56,9 @@ class _LeftOut:
                 f"{plural(len(self.of_two), 'list')} of one of two people left out, which need cropped_aligned/: "
                 f"{listed(self.of_two)}"
             )
-        if self.videos:
-            videos = plural(len(self.videos), "annotated video")
-            yield f"{videos} left out, not under the root: {listed(self.videos)}"
+        for videos, why in ((self.without_frames, "without frames"), (self.not_found, "not under the root")):
+            if videos:
+                yield f"{plural(len(videos), 'annotated video')} left out, {why}: {listed(videos)}"
 
 
 class AffWild2(Dataset):
@@ -72,60 +79,45 @@ class AffWild2(Dataset):
         if not lists:
             missing = "cropped_aligned/" if images is None else f"{self.task.upper()}_.../Train_Set/*.txt"
             raise self.wrong_layout(root, missing)
-        if images is None:
-            return self._of_videos(root, lists, options)
-        left_out = Counter[str]()
-        without_frames: list[str] = []
-        without_header: list[str] = []
-
-        def rows() -> Iterator[dict[str, Any]]:
-            for file, split in sorted(lists.items()):
-                folder = images / file.stem
-                lines, header = self._lines(file)
-                if not header:
-                    without_header.append(file.stem)
-                frames = dict(images_under(folder, root)) if folder.is_dir() else {}
-                if not frames:
-                    without_frames.append(file.stem)
-                    continue
-                stems = {path.rpartition("/")[2].partition(".")[0]: path for path in frames}
-                left_out["line"] += sum(stem.isdecimal() and int(stem) > len(lines) for stem in stems)
-                left_out["annotation"] += lines.count(None)
-                inside, group = posix(folder, root), _SIDE.sub("", file.stem)
-                for frame, annotation in enumerate(lines, start=1):
-                    if annotation is None:
-                        continue
-                    sample = f"{inside}/{frame:05d}"
-                    path = stems.get(f"{frame:05d}", f"{sample}.jpg")
-                    row = {"id": sample, "path": path, "split": split, "group": group, **annotation}
-                    yield {**row, "size_bytes": frames.get(path, -1)}
-
-        listing = self.listing(root, rows())
         counts = Counter(split.name for split in lists.values())
-        notes = [
-            f"videos: {' and '.join(f'{count} {name}' for name, count in counts.items())}; "
-            f"{plural(left_out['annotation'], 'frame')} left out, marked as not annotated"
-        ]
-        if without_header:
-            notes.append(
-                f"no header in {plural(len(without_header), 'list')}; the first line, a label, is frame 1: "
-                f"{listed(without_header)}"
-            )
-        if left_out["line"]:
-            notes.append(
-                f"{plural(left_out['line'], 'frame')} left out, without a line in their video's list"
-            )
-        if without_frames:
-            videos = plural(len(without_frames), "annotated video")
-            notes.append(f"{videos} left out, without frames: {listed(without_frames)}")
-        return replace(listing, notes=tuple(notes))
+        videos, notes = Videos(str(root), options.fps), _Notes()
+        if images is None:
+            rows = self._frames_of_videos(root, lists, self._videos_under(root), videos, notes)
+        else:
+            rows = self._cropped_frames(root, lists, images, notes)
+        listing = self.listing(root, rows)
+        of_splits = " and ".join(f"{count} {name}" for name, count in counts.items())
+        return replace(listing, notes=(f"lists: {of_splits}", *videos.notes(), *notes.texts()))
 
-    def _of_videos(self, root: Path, lists: Mapping[Path, Split], options: DatasetOptions) -> Listing:
-        """Frames of the videos, where the cropped images are absent; line k of a list is frame k - 1.
+    def _cropped_frames(
+        self, root: Path, lists: Mapping[Path, Split], images: Path, notes: _Notes
+    ) -> Iterator[dict[str, Any]]:
+        """Rows of the annotated frames, with cropped images; line k of a list is image k."""
+        for file, split in sorted(lists.items()):
+            folder = images / file.stem
+            lines = self._lines(file, notes)
+            frames = dict(images_under(folder, root)) if folder.is_dir() else {}
+            if not frames:
+                notes.without_frames.append(file.stem)
+                continue
+            stems = {path.rpartition("/")[2].partition(".")[0]: path for path in frames}
+            notes.without_line += sum(stem.isdecimal() and int(stem) > len(lines) for stem in stems)
+            notes.not_annotated += lines.count(None)
+            inside, group = posix(folder, root), _SIDE.sub("", file.stem)
+            for frame, annotation in enumerate(lines, start=1):
+                if annotation is None:
+                    continue
+                sample = f"{inside}/{frame:05d}"
+                path = stems.get(f"{frame:05d}", f"{sample}.jpg")
+                row = {"id": sample, "path": path, "split": split, "group": group, **annotation}
+                yield {**row, "size_bytes": frames.get(path, -1)}
+
+    def _videos_under(self, root: Path) -> dict[str, str]:
+        """Paths of the videos under the root, by name.
 
         Raises
         ------
-        LayoutError : there are no videos either.
+        LayoutError : there are none.
         """
         paths = {
             Path(name).stem: inside + name
@@ -135,42 +127,37 @@ class AffWild2(Dataset):
         }
         if not paths:
             raise self.wrong_layout(root, "cropped_aligned/ or videos")
-        videos, left_out = Videos(str(root), options.fps), _LeftOut()
-        listing = self.listing(root, self._frames_of_videos(root, lists, paths, videos, left_out))
-        return replace(listing, notes=(*videos.notes(), *left_out.notes()))
+        return paths
 
     def _frames_of_videos(
-        self,
-        root: Path,
-        lists: Mapping[Path, Split],
-        paths: Mapping[str, str],
-        videos: Videos,
-        left_out: _LeftOut,
+        self, root: Path, lists: Mapping[Path, Split], paths: Mapping[str, str], videos: Videos, notes: _Notes
     ) -> Iterator[dict[str, Any]]:
-        """Rows of the annotated frames; ``paths`` are those of the videos by name."""
+        """Rows of the annotated frames of the videos themselves; line k of a list is frame k - 1."""
         for file, split in sorted(lists.items()):
             if _SIDE.search(file.stem):
-                left_out.of_two.append(file.stem)
+                notes.of_two.append(file.stem)
                 continue
             if (path := paths.get(file.stem)) is None:
-                left_out.videos.append(file.stem)
+                notes.not_found.append(file.stem)
                 continue
-            lines, _ = self._lines(file)
+            lines = self._lines(file, notes)
             common = {"split": split, "group": file.stem, "size_bytes": size_of(root / path)}
             for frame in videos.frames(path):
                 if frame.number >= len(lines):
-                    left_out.without_line += 1
+                    notes.without_line += 1
                 elif (annotation := lines[frame.number]) is None:
-                    left_out.not_annotated += 1
+                    notes.not_annotated += 1
                 else:
                     yield {"id": frame.id, "path": frame.path, "time": frame.time, **common, **annotation}
 
-    def _lines(self, file: Path) -> tuple[list[dict[str, Any] | None], bool]:
-        """Annotation of each frame, None for those without; and whether the first line is a header."""
+    def _lines(self, file: Path, notes: _Notes) -> list[dict[str, Any] | None]:
+        """Annotation of each frame; None for frames that are marked as not annotated."""
         lines = list(read_lines(file))
         while lines and not lines[-1]:
             lines.pop()
         header = bool(lines) and not _NUMBERS.fullmatch(lines[0])
+        if lines and not header:
+            notes.without_header.append(file.stem)
         annotations = []
         for line_number, line in enumerate(lines[header:], start=1 + header):
             try:
@@ -179,7 +166,7 @@ class AffWild2(Dataset):
                 raise DatasetError(
                     f"{self.name}: line {line_number} of {file} is {shorten(line)!r}, not {self.wanted}"
                 ) from None
-        return annotations, header
+        return annotations
 
     def annotation(self, text: str) -> dict[str, Any] | None:
         """Columns of one frame; None where it is marked as not annotated.

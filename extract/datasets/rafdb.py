@@ -31,7 +31,7 @@ from .files import (
 )
 from .label_names import PUBLISHED, class_index
 
-# The list file's misspelt name is the real one.
+# misspelt so by the publishers
 LIST_FILE = "list_patition_label.txt"
 _IMAGES = ("Image/aligned", "aligned", "Image/aligned_224", "Image/original", "original")
 _PARTS = {Split.train: "RAF-DB", Split.test: "RAF-DB's test part"}
