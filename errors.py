@@ -22,6 +22,7 @@ A message is one line: what is wrong, with the values, then what to do.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from importlib import import_module
 from types import ModuleType
 
@@ -205,3 +206,13 @@ def plural(count: int, noun: str) -> str:
     ('1 row', '2 rows', '3 classes')
     """
     return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
+def one_of(names: Iterable[str]) -> str:
+    """Names as alternatives.
+
+    >>> one_of(["a"]), one_of(["a", "b"]), one_of(["a", "b", "c"])
+    ('a', 'a or b', 'a, b or c')
+    """
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last

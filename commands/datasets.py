@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..console import counting, say, stdout, working
-from ..errors import DatasetError, UsageError, listed, plural
+from ..errors import DatasetError, UsageError, listed, one_of, plural
 from .options import (
     Dataset,
     FramesPerSecond,
@@ -137,9 +137,7 @@ def split(
     of_store = Path(source).is_file() and source.lower().endswith((".h5", ".hdf5"))
     kinds = (".csv", ".h5") if of_store else (".csv",)
     if out.suffix.lower() not in kinds:
-        raise UsageError(
-            f"split: cannot write {out}; pass --out with a name that ends in {' or '.join(kinds)}"
-        )
+        raise UsageError(f"split: cannot write {out}; pass --out with a name that ends in {one_of(kinds)}")
     check_replaceable(out)
     named = {"--manifest": manifest, "--label-map": label_map, "--fps": fps}
     if of_store and (unused := [option for option, value in named.items() if value is not None]):

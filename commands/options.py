@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..console import say, working
-from ..errors import RunError, UsageError, plural
+from ..errors import RunError, UsageError, one_of, plural
 from ..features.atomic import check_output
 from ..learn.options import options_of
 
@@ -36,7 +36,7 @@ def output_with(*suffixes: str) -> Callable[[typer.CallbackParam, Path | None], 
 
     def check(option: typer.CallbackParam, path: Path | None) -> Path | None:
         if path is not None and path.suffix.lower() not in suffixes:
-            raise UsageError(f"{option.name}: {path} does not end in {' or '.join(suffixes)}; rename it")
+            raise UsageError(f"{option.name}: {path} does not end in {one_of(suffixes)}; rename it")
         return output_file(path)
 
     return check

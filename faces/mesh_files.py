@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import UsageError
+from ..errors import UsageError, one_of
 from ..features.atomic import replacing
 
 SUFFIXES = (".obj", ".ply")
@@ -41,7 +41,7 @@ def write_mesh(
     elif path.suffix.lower() == ".ply":
         content = _ply(vertices, triangles, lines)
     else:
-        raise UsageError(f"{path}: a mesh is written as {' or '.join(SUFFIXES)}; use such a name")
+        raise UsageError(f"{path}: a mesh is written as {one_of(SUFFIXES)}; use such a name")
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import UsageError, require
+from ..errors import UsageError, one_of, require
 from .raster import Fragments, rasterise
 
 RENDERERS = ("built-in", "pytorch3d")
@@ -45,7 +45,7 @@ def check_renderer(name: str) -> None:
     MissingExtra : pytorch3d is not installed.
     """
     if name not in RENDERERS:
-        raise UsageError(f"renderer: {name!r} does not exist; choose {' or '.join(RENDERERS)}")
+        raise UsageError(f"renderer: {name!r} does not exist; choose {one_of(RENDERERS)}")
     if name == "pytorch3d":
         for package in ("torch", "pytorch3d"):
             require(package, wanted_by="--renderer pytorch3d")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from ..errors import UsageError, shorten
+from ..errors import UsageError, one_of, shorten
 from .heads import check_head
 from .options import Between, check_options
 from .rules import RULES, names
@@ -160,9 +160,7 @@ class FuseConfig:
         if self.objective is None:
             return choices[0]
         if self.objective not in choices:
-            raise UsageError(
-                f"objective: {self.objective!r} is not for {task}; choose {' or '.join(choices)}"
-            )
+            raise UsageError(f"objective: {self.objective!r} is not for {task}; choose {one_of(choices)}")
         return self.objective
 
     def primary_rule(self) -> str:

@@ -15,7 +15,7 @@ from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from ..errors import UsageError, shorten
+from ..errors import UsageError, one_of, shorten
 
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
@@ -91,7 +91,7 @@ class Option:
             wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
             raise UsageError(f"{self.name}: {shorten(repr(value))} is not {wanted[self.kind]}")
         if self.choices and value not in self.choices:
-            raise UsageError(f"{self.name}: {value!r} does not exist; choose {' or '.join(self.choices)}")
+            raise UsageError(f"{self.name}: {value!r} does not exist; choose {one_of(self.choices)}")
         if self.between is not None and value not in self.between:
             raise UsageError(f"{self.name}: {shorten(str(value))} is out of range; choose {self.between}")
         return value

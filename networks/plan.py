@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..errors import DatasetError, UsageError
+from ..errors import DatasetError, UsageError, one_of
 from ..extract.datasets.splits import seeded_split
 from ..features.samples import Listing, Split
 from .checkpoint import TASKS, VA_COLUMNS
@@ -68,7 +68,7 @@ def plan_training(listing: Listing, *, task: str | None, fraction: float, seed: 
     DatasetError : the train split has too few labels for the task.
     """
     if task is not None and task not in TASKS:
-        raise UsageError(f"task: {task!r} is unknown; choose {' or '.join(TASKS)}")
+        raise UsageError(f"task: {task!r} is unknown; choose {one_of(TASKS)}")
     in_train = listing.splits == Split.train
     if not in_train.any():
         raise DatasetError(

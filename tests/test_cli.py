@@ -215,9 +215,7 @@ def test_only_results_of_an_earlier_run_are_replaced(
     before = (tmp_path / "run" / "record.json").read_bytes()
     assert ig3d(*command, tmp_path / "run").returncode == 0
     assert (tmp_path / "run" / "record.json").read_bytes() == before
-    failed(
-        ig3d(*command, tmp_path / "mine" / "predictions.csv"), 1, "results cannot be written to this folder"
-    )
+    failed(ig3d(*command, tmp_path / "mine" / "predictions.csv"), 1, "is a file, not a folder")
 
 
 def test_fuse_failures(ig3d: Program, store: Path, logits: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from conftest import FAKE, Ended, colour_folder, write_image
 
-from ig3d.errors import DatasetError, StoreError, UsageError
+from ig3d.errors import DatasetError, RunError, UsageError
 from ig3d.extract.config import ExtractConfig
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.imports import import_codes
@@ -282,8 +282,8 @@ def test_export_that_cannot_be(tmp_path: Path) -> None:
     root = colour_folder(tmp_path / "data", 3)
     extract_codes(list_samples(root, "folder"), tmp_path / "a.h5", ExtractConfig(regressor=FAKE), jobs=1)
     with CodeStore(tmp_path / "a.h5") as store:
-        with pytest.raises(UsageError, match=r"ends in .csv or .parquet or .npz"):
+        with pytest.raises(UsageError, match=r"ends in .csv, .parquet or .npz"):
             export_store(store, tmp_path / "a.xlsx")
         (tmp_path / "file").touch()
-        with pytest.raises(StoreError, match="cannot be written"):
+        with pytest.raises(RunError, match="is a file, not a folder"):
             export_store(store, tmp_path / "file" / "a.csv")

@@ -313,7 +313,7 @@ def test_few_reported_rows_are_noted_in_a_whole_run(tmp_path):
 def test_choices_of_the_other_task_and_unknown_names_are_usage_errors(toy):
     table = load_table(Inputs(toy / "two.npz", toy / "toy.h5"))
     for options, message in (
-        ({"objective": "ccc"}, "objective: 'ccc' is not for classes; choose accuracy or balanced or logloss"),
+        ({"objective": "ccc"}, "objective: 'ccc' is not for classes; choose accuracy, balanced or logloss"),
         ({"head": "forest"}, "head: 'forest' is unknown; choose gbm, linear"),
     ):
         with pytest.raises(UsageError, match=message):

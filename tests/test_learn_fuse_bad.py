@@ -219,9 +219,9 @@ def test_choices_that_valence_and_arousal_do_not_have():
         ({"rules": ("mean", "median")}, "rules: unknown rule median; choose among mean"),
         ({"on": "odds"}, "on: 'odds' does not exist; choose probabilities or logits"),
         ({"folds": "many"}, "folds: 'many' is not a whole number"),
-        ({"calibrate": "platt"}, "calibrate: 'platt' does not exist; choose none or temperature or bias"),
+        ({"calibrate": "platt"}, "calibrate: 'platt' does not exist; choose none, temperature or bias"),
         ({"folds": 1}, "folds: 1 is out of range; choose 2 to 1000"),
-        ({"report": "dev"}, "report: 'dev' does not exist; choose train or val or test or all"),
+        ({"report": "dev"}, "report: 'dev' does not exist; choose train, val, test or all"),
     ],
 )
 def test_wrong_choices_are_usage_errors(options, message):

@@ -199,6 +199,8 @@ def test_a_run_that_fails_leaves_no_folder(tmp_path, ig3d):
     out = tmp_path / "a" / "b"
     ended = ig3d("fuse", "--2d-logits", tmp_path / "x.npz", "--3d-store", tmp_path / "no.h5", "--out", out)
     assert ended.returncode == 1 and not (tmp_path / "a").exists()
+    ended = ig3d("fuse", "--2d-logits", "x.npz", "--3d-store", "no.h5", "--out", tmp_path / "x.npz")
+    assert ended.returncode == 1 and "x.npz: is a file, not a folder" in ended.stderr
 
 
 def test_only_results_of_ours_are_replaced(result, tmp_path):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...errors import StoreError, UsageError, require
+from ...errors import StoreError, UsageError, one_of, require
 from ..atomic import replacing, write_arrays
 from ..pose import ANGLES, pose_degrees, store_degrees
 from ..smoothing import frames_of, smooth
@@ -65,9 +65,7 @@ def export_store(
     path = Path(out)
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise UsageError(
-            f"export: {out} has no known suffix; choose a name that ends in {' or '.join(SUFFIXES)}"
-        )
+        raise UsageError(f"export: {out} has no known suffix; choose a name that ends in {one_of(SUFFIXES)}")
     names = list(store.blocks if blocks is None else blocks)
     chosen = np.arange(len(store)) if rows is None else rows
     frame = store.frame(())

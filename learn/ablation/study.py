@@ -13,7 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from ...errors import UsageError, shorten
+from ...errors import UsageError, one_of, shorten
 from .runners import PATHS, RUNNERS, option_names
 from .yaml_reader import read_yaml
 
@@ -79,7 +79,7 @@ class Study:
         runs = self.runs
         for run in runs:
             if run not in RUNNERS:
-                raise UsageError(f"{self.name}: run: {run!r} does not exist; choose {' or '.join(RUNNERS)}")
+                raise UsageError(f"{self.name}: run: {run!r} does not exist; choose {one_of(RUNNERS)}")
         allowed = ["run", *dict.fromkeys(name for run in runs for name in option_names(run))]
         _check_options(self.options, allowed, self.name)
         cells = 1

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
-from ...errors import UsageError
+from ...errors import UsageError, one_of
 from ..evaluate.figures import COLUMNS, Figure, figures_of
 from ..evaluate.intervals import holm
 from ..evaluate.metrics import LEADING, better_by, metric_names
@@ -141,7 +141,7 @@ def table_of(result: StudyResult) -> StudyTable:
     metric = result.study.metric or LEADING[task][0]
     if metric not in metric_names(task):
         raise UsageError(
-            f"metric: {metric!r} is not a metric of the task {task}; choose {' or '.join(metric_names(task))}"
+            f"metric: {metric!r} is not a metric of the task {task}; choose {one_of(metric_names(task))}"
         )
     predictions = {position: cell.predictions() for position, cell in done}
     within = [_within(result, position, metric) for position, _ in done]

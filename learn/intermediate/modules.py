@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ...errors import UsageError
+from ...errors import UsageError, one_of
 from .config import MODULES
 
 
@@ -44,7 +44,7 @@ class ModuleSpec:
 
     def __post_init__(self) -> None:
         if self.name not in MODULES:
-            raise UsageError(f"module: {self.name!r} does not exist; choose {' or '.join(MODULES)}")
+            raise UsageError(f"module: {self.name!r} does not exist; choose {one_of(MODULES)}")
         numbers = (*self.shape, *self.blocks, self.width, self.outputs)
         if len(self.shape) not in (1, 3) or not self.blocks or min(numbers) < 1:
             raise UsageError(

@@ -42,6 +42,8 @@ def check_out(out: str | Path) -> None:
     RunError : the folder cannot be written, or has files of these names that ig3d did not write.
     """
     folder = Path(out)
+    if folder.is_file():
+        raise RunError(f"{out}: is a file, not a folder; name another --out")
     try:
         new = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
