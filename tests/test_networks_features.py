@@ -18,7 +18,7 @@ from listed import samples_of, with_samples
 from made_up_networks import features_by_formula, outputs_by_formula, pictures, weights, write_clone
 from PIL import Image
 
-from ig3d.errors import DatasetError, PredictionsError, UsageError
+from ig3d.errors import DatasetError, PredictionsError, RunError, UsageError
 from ig3d.extract.read import digest_of
 from ig3d.features.network_features import Features, load_features
 from ig3d.features.predictions import load_predictions
@@ -212,7 +212,7 @@ def test_spooled_rows_are_one_array(tmp_path: Path) -> None:
     with np.load(tmp_path / "x.npz") as file:
         assert np.array_equal(file["features"], rows) and file["ids"].tolist() == ["é"]
     (tmp_path / "file").touch()
-    with pytest.raises(PredictionsError, match="the predictions cannot be written"):
+    with pytest.raises(RunError, match="is a file, not a folder"):
         write_npz(tmp_path / "file" / "x.npz", {})
 
 
