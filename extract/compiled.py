@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import openvino
 
+from ..errors import RunError
 from ..features.atomic import replacing
 from .user_folders import cache_folder
 
@@ -254,7 +255,7 @@ def _write(name: str, content: bytes | memoryview) -> None:
     """Write a file to the cache, or to a temporary folder if the cache cannot be written."""
     try:
         _write_to(_folder() / name, content)
-    except OSError as exc:
+    except (OSError, RunError) as exc:
         folder = _temporary_folder(exc)
         with suppress(OSError):  # without the file, each process compiles again
             _write_to(folder / name, content)
@@ -267,7 +268,7 @@ def _write_to(path: Path, content: bytes | memoryview) -> None:
         handle.write(hashlib.sha256(content).digest())
 
 
-def _temporary_folder(why: OSError) -> Path:
+def _temporary_folder(why: Exception) -> Path:
     """Temporary folder of this process and the workers that it starts; logs a warning."""
     folder = tempfile.TemporaryDirectory(prefix="ig3d-", ignore_cleanup_errors=True)
     _temporary_folders.append(folder)

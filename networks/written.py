@@ -67,7 +67,7 @@ def write_npz(
 
     Raises
     ------
-    PredictionsError : the file cannot be written.
+    PredictionsError, RunError : the file cannot be written; the path is a folder or lies under a file.
     """
     try:
         with (
