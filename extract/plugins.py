@@ -16,7 +16,7 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from ..errors import PluginError, UsageError, absent
+from ..errors import Ig3dError, PluginError, UsageError, absent, reason_of
 from ..features.installed import installed_plugins
 from ..features.values import Block, Face
 from .weights import find_weights, weights_sha256
@@ -180,6 +180,26 @@ def find(kind: str, name: str, builtin: Mapping[str, str], base: type[T]) -> typ
         )
     _check_attributes(kind, plugin)
     return plugin
+
+
+def construct(kind: str, plugin: type[T], **arguments: str) -> T:
+    """Instance of a plug-in.
+
+    Raises
+    ------
+    PluginError : the constructor of a plug-in of another package raised an exception that is not of ig3d.
+    """
+    try:
+        return plugin(**arguments)
+    except (Ig3dError, ImportError, MemoryError):
+        raise
+    except Exception as exc:
+        if plugin.__module__.startswith(f"{__name__.partition('.')[0]}."):
+            raise
+        raise PluginError(
+            f"{kind} {getattr(plugin, 'name', plugin.__qualname__)}: the constructor raised {type(exc).__name__}: "
+            f"{reason_of(exc)}; --verbose shows where"
+        ) from exc
 
 
 def _import(target: str, what: str, *, wanted_by: str | None = None) -> Any:

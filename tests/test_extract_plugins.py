@@ -388,13 +388,28 @@ class Narrow(FakeRegressor):
         return {"colour": super().__call__(faces)["colour"][:, :2]}
 
 
-def test_a_broken_contract_ends_the_command_in_one_line(run: Run, tmp_path: Path) -> None:
+class Broken(FakeRegressor):
+    """Its network cannot be loaded."""
+
+    def __init__(self, device: str, precision: str) -> None:
+        raise RuntimeError("no zip archive")
+
+
+@pytest.mark.parametrize(
+    ("regressor", "message"),
+    [
+        ("Narrow", r"regressor fake: block colour is \(\d+, 2\) float32; .* \(\d+, 3\)"),
+        ("Broken", r"regressor fake: the constructor raised RuntimeError: no zip archive; --verbose"),
+    ],
+)
+def test_a_broken_contract_ends_the_command_in_one_line(
+    run: Run, tmp_path: Path, regressor: str, message: str
+) -> None:
     root = colour_folder(tmp_path / "data", 8)
-    options = ("--regressor", f"{Path(__file__).stem}:Narrow", "--detector", "none", "--jobs", 2)
+    options = ("--regressor", f"{Path(__file__).stem}:{regressor}", "--detector", "none", "--jobs", 2)
     ended = run(Path(__file__).parent, tmp_path, "extract", root, *options, "--out", tmp_path / "a.h5")
     assert ended.returncode == 1, ended.stderr
-    last = ended.stderr.strip().splitlines()[-1]
-    assert re.search(r"regressor fake: block colour is \(\d+, 2\) float32; .* \(\d+, 3\)", last), ended.stderr
+    assert re.search(message, ended.stderr.strip().splitlines()[-1]), ended.stderr
     assert "Traceback" not in ended.stderr and not (tmp_path / "a.h5").exists()
 
 

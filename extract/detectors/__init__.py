@@ -11,7 +11,7 @@ import numpy as np
 
 from ...features.device import resolve_device
 from ...features.values import CropSpec, Face, LandmarkSpec
-from ..plugins import Plugin, find
+from ..plugins import Plugin, construct, find
 
 # name -> "module:Class", imported on use; other packages register theirs as entry points in the group ig3d.detectors
 DETECTORS: Mapping[str, str] = {
@@ -109,10 +109,10 @@ def load_detector(name: str, *, device: str = "auto") -> Detector:
     ------
     UsageError : the detector or the device does not exist.
     MissingExtra, WeightsError : a package or a weights file of the detector is missing.
-    PluginError : a class attribute is missing or wrong.
+    PluginError : a class attribute is missing or wrong, or the constructor failed.
     """
     kind = find_detector(name)
-    return kind(device=resolve_device(device) if kind.gpu else "cpu")
+    return construct("detector", kind, device=resolve_device(device) if kind.gpu else "cpu")
 
 
 def choose_face(faces: Sequence[Face]) -> Face:

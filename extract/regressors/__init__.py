@@ -12,7 +12,7 @@ import numpy as np
 from ...errors import UsageError
 from ...features.device import resolve_device
 from ...features.values import Block, CropSpec, FaceBatch, LandmarkSpec
-from ..plugins import Plugin, check_blocks, find
+from ..plugins import Plugin, check_blocks, construct, find
 
 # name -> "module:Class", imported on use; other packages register theirs as entry points in the group ig3d.regressors
 REGRESSORS: Mapping[str, str] = {
@@ -155,7 +155,7 @@ def load_regressor(
     ------
     UsageError : the regressor does not exist, or has no such block, device or precision.
     MissingExtra, WeightsError : a package or a weights file of the regressor is missing.
-    PluginError : a class attribute is missing or wrong.
+    PluginError : a class attribute is missing or wrong, or the constructor failed.
     """
     kind = find_regressor(name)
     if precision not in kind.precisions:
@@ -163,6 +163,7 @@ def load_regressor(
             f"regressor {kind.name}: there is no precision {precision!r}; choose one of {', '.join(kind.precisions)}"
         )
     blocks = kind.chosen_blocks(also)
-    regressor = kind(device=resolve_device(device) if kind.gpu else "cpu", precision=precision)
+    where = resolve_device(device) if kind.gpu else "cpu"
+    regressor = construct("regressor", kind, device=where, precision=precision)
     vars(regressor)["blocks"] = blocks  # hides those of the class
     return regressor
