@@ -104,7 +104,7 @@ def _record(result: StudyResult, table: StudyTable, folder: Path, command: str) 
 
 def _tables(result: StudyResult, table: StudyTable) -> list[Table]:
     factors = list(result.study.grid) or ["run"]
-    better = "less" if METRICS[table.metric].lower else "more"
+    better = "lower" if METRICS[table.metric].lower else "higher"
     unit = ", %" if METRICS[table.metric].percent else ""
     figures = new_table(
         f"{result.study.name}: {METRICS[table.metric].title}{unit} ({better} is better)", *factors
