@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..errors import DatasetError, Ig3dError, UsageError, require
+from ..errors import DatasetError, Ig3dError, UsageError, plural, require
 from ..faces.curves import Axis, Panel, Section, draw_chart
 from ..faces.draw import Tile, picture_of
 from ..faces.render import Mesh, check_renderer, shaded
@@ -72,8 +72,8 @@ def animate(
 
     Raises
     ------
-    UsageError : another suffix, ``fps`` or ``size`` out of range, too many rows, no row with codes, or ``out`` is a
-        file of the dataset.
+    UsageError : another suffix, ``fps`` or ``size`` out of range, too many rows, no row with codes, several faces of
+        a frame of a video, or ``out`` is a file of the dataset.
     DatasetError : none of the images can be read, and the codes have no mesh.
     MissingExtra : MP4 without PyAV.
     """
@@ -96,6 +96,12 @@ def animate(
     if not store.ok[chosen].any():
         raise UsageError(
             f"{store.path}: none of the chosen rows has codes; ig3d inspect counts them by status"
+        )
+    paths = store.samples["path"].iloc[chosen]
+    if several := paths[paths.duplicated() & paths.map(is_frame)].nunique():
+        raise UsageError(
+            f"{store.path}: several faces in {plural(several, 'frame')}; faces are not tracked, so that curves would "
+            "mix people; choose one face of each frame with --rows, or extract a store with --faces largest"
         )
     axis = _axis(store, chosen)
     frames = _frames(store, chosen, axis, folder, size or _SIZE, renderer)

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import PredictionsError, UsageError
+from ..errors import PredictionsError, UsageError, plural
 from .align import align_columns
 from .predictions import Predictions, load_predictions
 from .store import CodeStore
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # Weights of frames further away than this number of standard deviations are below 0.0004, and count as 0.
 _REACH = 4.0
@@ -71,15 +67,23 @@ def smooth(values: np.ndarray, seconds: np.ndarray, video: np.ndarray, width: fl
     return result
 
 
-def frames_of(samples: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) seconds and (n,) videos of the rows of a sample table.
+def frames_of(store: CodeStore) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) seconds and (n,) videos of the rows of a store.
 
     Raises
     ------
-    UsageError : the table has no frames of videos.
+    UsageError : the store has no frames of videos, or several faces of one frame: faces are not tracked, so that the
+        rows of one person are unknown.
     """
+    samples = store.samples
     if "time" not in samples or samples["time"].isna().all():
-        raise UsageError("smoothing needs frames of videos, with times; the store has images only")
+        raise UsageError(f"{store.path}: smoothing needs frames of videos, and the store has images only")
+    paths = samples["path"][samples["time"].notna()]
+    if several := paths[paths.duplicated()].nunique():
+        raise UsageError(
+            f"{store.path}: several faces in {plural(several, 'frame')}; faces are not tracked, so that smoothing "
+            "would mix people; extract a store with --faces largest"
+        )
     return samples["time"].to_numpy(np.float64), samples["path"].str.rpartition("#")[0].to_numpy(dtype="U")
 
 
@@ -99,12 +103,12 @@ def smooth_predictions(file: str | Path, store: str | Path, width: float) -> Pre
     Raises
     ------
     PredictionsError : the predictions have no ids, or cannot be aligned with the store.
-    UsageError : the store has no videos, or the width is not a positive number.
+    UsageError : the store has no videos or several faces of one frame, or the width is not a positive number.
     """
     predictions = load_predictions(file)
     with CodeStore(store) as opened:
         samples = opened.samples
-    seconds, video = frames_of(samples)
+        seconds, video = frames_of(opened)
     ids = predictions.id_columns or ({} if predictions.ids is None else {"ids": predictions.ids})
     aligned = align_columns(
         ids,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import FAKE, Ended, colour_folder
 from PIL import Image, ImageDraw
@@ -137,3 +139,22 @@ def test_videos_have_seconds_and_images_have_numbers(
                 durations.append(image.info["duration"])
     assert durations == [pytest.approx(frame_time, abs=10), pytest.approx(frame_time, abs=10), 500]
     assert sum(text.startswith("expression ") for text in texts) == 6  # title and five curves
+
+
+def test_several_faces_of_one_frame_are_not_animated(ig3d: Callable[..., Ended], tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    from test_extract_video import write_video
+
+    (tmp_path / "videos").mkdir()
+    write_video(tmp_path / "videos" / "clip.mp4", list(range(4)))
+    listing = list_samples(tmp_path / "videos", "folder")
+    second = listing.samples.iloc[[1]].assign(id="clip#000001@1")
+    table = pd.concat([listing.samples, second]).sort_values("id", ignore_index=True)
+    config = ExtractConfig(regressor=FAKE, detector="none")
+    extract_codes(replace(listing, samples=table), tmp_path / "a.h5", config, jobs=1)
+    command = ("preview", tmp_path / "a.h5", "--animate", "--out", tmp_path / "a.gif")
+    ended = ig3d(*command)
+    assert ended.returncode == 2 and "several faces in 1 frame" in ended.stderr
+    assert not (tmp_path / "a.gif").exists()
+    ended = ig3d(*command, "--rows", "clip#??????")
+    assert ended.returncode == 0 and "4 frames" in ended.stdout, ended.stderr

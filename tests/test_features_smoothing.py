@@ -45,8 +45,8 @@ def test_a_width_that_is_none_is_refused(width: float) -> None:
         smooth(np.zeros((2, 1)), np.arange(2.0), np.zeros(2), width)
 
 
-def write_store(path: Path, *, times: bool = True) -> np.ndarray:
-    """Store of 30 frames of two videos; returns the codes."""
+def write_store(path: Path, *, times: bool = True, second_face: bool = False) -> np.ndarray:
+    """Store of 30 frames of two videos, in one of them optionally with a second face; returns the codes."""
     rng = np.random.default_rng(0)
     rows = [
         {"id": f"{name}#{k:06d}", "path": f"{name}.mp4#{k:06d}", "label": k % 2, "group": name}
@@ -54,11 +54,13 @@ def write_store(path: Path, *, times: bool = True) -> np.ndarray:
         for name in ("a", "b")
         for k in range(15)
     ]
+    if second_face:
+        rows.append({**rows[7], "id": f"{rows[7]['id']}@1"})
     table = sample_table(rows, classes=("happy", "sad"))
     blocks = {"pose": Block(3, "rad", "axis-angle", "")}
-    outcome = Rows.pending(30, blocks)
+    outcome = Rows.pending(len(rows), blocks)
     outcome.status[:] = Status.ok
-    outcome.codes["pose"][:] = rng.normal(0, 0.2, (30, 3))
+    outcome.codes["pose"][:] = rng.normal(0, 0.2, (len(rows), 3))
     outcome.status[4], outcome.codes["pose"][4] = Status.no_face, np.nan
     with StoreWriter(path, StoreInfo("folder", ".", ("happy", "sad")), table, blocks) as writer:
         writer.write(0, outcome)
@@ -80,6 +82,22 @@ def test_predictions_are_smoothed_by_the_times_of_a_store(ig3d, tmp_path: Path) 
     assert smoothed.ids.tolist() == ids.tolist() and smoothed.columns == ("happy", "sad")
     seconds, video = np.tile(np.arange(15) / 10, 2), np.repeat([0, 1], 15)
     np.testing.assert_allclose(smoothed.values, direct(logits, seconds, video, 0.2), atol=5e-3)
+
+
+def test_frames_with_several_faces_are_not_smoothed(ig3d, tmp_path: Path) -> None:
+    store, logits = tmp_path / "x.h5", tmp_path / "x.npz"
+    write_store(store, second_face=True)
+    ids = np.array(["a#000007", "a#000007@1", "a#000008"])
+    np.savez(logits, ids=ids, logits=np.eye(3, 2), classes=np.array(["happy", "sad"]))
+    for command in (
+        ("export", store, "--csv", tmp_path / "out.csv", "--smooth", 0.2),
+        ("predictions", "smooth", logits, "--3d-store", store, "--out", tmp_path / "out.npz"),
+    ):
+        ended = ig3d(*command)
+        assert ended.returncode == 2, ended.stderr
+        assert "several faces in 1 frame" in ended.stderr and "--faces largest" in ended.stderr
+        assert not list(tmp_path.glob("out*"))
+    assert ig3d("export", store, "--csv", tmp_path / "out.csv").returncode == 0
 
 
 def test_a_store_of_images_is_not_smoothed(ig3d, tmp_path: Path) -> None:

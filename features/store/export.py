@@ -56,7 +56,7 @@ def export_store(
 
     Raises
     ------
-    UsageError : the suffix is not supported, or smoothing is requested for images.
+    UsageError : the suffix is not supported, or smoothing is requested for images or for frames with several faces.
     StoreError : a block does not exist, or the file cannot be written.
     MissingExtra : pyarrow, which Parquet needs, is not installed.
     """
@@ -72,7 +72,7 @@ def export_store(
     codes = {name: store.codes(name) for name in names}
     degrees = store_degrees(store) if "pose" in names else None
     if smoothing is not None:
-        seconds, video = frames_of(store.samples)
+        seconds, video = frames_of(store)
         codes = {
             name: smooth(values, seconds, video, smoothing).astype(np.float32)
             for name, values in codes.items()
