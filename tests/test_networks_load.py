@@ -399,7 +399,7 @@ def test_what_does_not_fit_the_network_is_a_usage_error(
         ("Random", "of an image change by"),
         ("nan", "outputs are not finite"),
         ("broken", "broken failed with RuntimeError: no such file: pretrained.pth;"),
-        ("missing", "missing failed with AttributeError"),
+        ("missing", "net.py has no missing; it defines .*Net, .*Batchy"),
         ("Net(rows=3)", "TypeError: .*unexpected keyword argument 'rows'"),
         ("Net(open('x'))", "not of the form file.py:name or file.py:name"),
         ("os.getcwd", "not of the form file.py:name"),

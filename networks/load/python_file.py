@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...errors import ModelError, Terminated, UsageError
+from ...errors import ModelError, Terminated, UsageError, listed
 from ...features.atomic import file_sha256
 from ..options import NetworkSpec
 from .state import digest_module, fit_state, read_state
@@ -35,7 +35,7 @@ def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
     with _on_path(path.parent):
         try:
             network = _find(path, name)(*arguments, **named)
-        except Terminated:
+        except (Terminated, UsageError):
             raise
         except (Exception, SystemExit) as exc:  # the user's code may raise any exception
             raise ModelError(
@@ -91,7 +91,12 @@ def parse(text: str) -> tuple[Path, str, tuple[Any, ...], dict[str, Any]]:
 
 
 def _find(path: Path, name: str) -> Callable[..., Any]:
-    """Execute the file and return one of its attributes."""
+    """Execute the file and return one of its attributes.
+
+    Raises
+    ------
+    UsageError : it has no such attribute.
+    """
     # a separate package for the folder makes relative imports work and avoids name conflicts
     package = ModuleType(f"ig3d_user_{hashlib.sha256(str(path.resolve().parent).encode()).hexdigest()[:12]}")
     package.__path__ = [str(path.resolve().parent)]
@@ -101,6 +106,11 @@ def _find(path: Path, name: str) -> Callable[..., Any]:
     module = importlib.util.module_from_spec(module_spec)
     sys.modules.update({package.__name__: package, module_spec.name: module})
     module_spec.loader.exec_module(module)
+    if not hasattr(module, name):
+        own = [
+            key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__
+        ]
+        raise UsageError(f"network: {path} has no {name}; it defines {listed(own, 20) or 'nothing'}")
     attribute: Callable[..., Any] = getattr(module, name)
     return attribute
 
