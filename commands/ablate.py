@@ -35,6 +35,13 @@ def ablate(
         list[Path] | None,
         typer.Option("--3d-store", help="Store, instead of those of the study; may be repeated."),
     ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            "--features",
+            help="Features of a 2D network for intermediate fusion, instead of those of the study.",
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="Option of all cells, as OPTION=VALUE: head=linear. May be repeated."),
@@ -62,6 +69,8 @@ def ablate(
         for name, paths in {"2d-logits": two_d, "3d-store": stores}.items()
         if paths
     }
+    if features is not None:
+        given["features"] = str(features)
     study, notes = resolve_optional_blocks(read_study(_study_file(config), given, allow_code=allow_code))
     for note in notes:
         say(note)

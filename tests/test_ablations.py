@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up_features import make
 from toy_fusion import CLASSES, make_table, store_of
-from toy_stores import make_samples, write_store
+from toy_stores import CLASSES as SEVEN
+from toy_stores import good_logits, make_samples, write_store
 
 import ig3d
 from ig3d.ablations import late_fusion
 from ig3d.errors import UsageError
 from ig3d.extract.regressors import find_regressor
 from ig3d.features.predictions import Predictions
+from ig3d.features.samples import Split
 from ig3d.learn.ablation import run_study
 from ig3d.learn.ablation.optional_blocks import resolve_optional_blocks
 from ig3d.learn.ablation.run import _check_rule, _runner_of
@@ -152,3 +156,53 @@ def test_the_script_refuses_an_unknown_study(script):
     code, output = script("--study", "dream")
     assert code == 2
     assert "choose one of rule, group" in output.err
+
+
+EXAMPLES = re.findall(
+    r"^```yaml\n(.*?)^```", (ROOT / "docs" / "ablation.md").read_text(encoding="utf-8"), re.M | re.S
+)
+
+
+def files_of_examples(folder):
+    """Files of the names in docs/ablation.md for late fusion: stores with the blocks of the example, 2D predictions."""
+    samples = make_samples(210, split=lambda row: (Split.train, Split.val, Split.test)[row % 3])
+    codes = {name: np.random.default_rng(0).normal(size=(210, 3)) for name in ("expression", "pose")}
+    for name in ("y", "smirk", "emoca"):
+        write_store(folder / f"{name}.h5", samples, codes=codes, sets={}, regressor=name)
+    ids = np.array([sample.id for sample in samples])
+    Predictions(good_logits(samples), "logits", SEVEN, ids).save(folder / "x.npz")
+
+
+@pytest.mark.parametrize("text", EXAMPLES, ids=["several factors", "late against intermediate"])
+def test_the_examples_of_the_documentation_run(tmp_path, ig3d, text):
+    fast = {"draws": 100, "repeats": 1, "permutations": 1, "epochs": 1, "width": 8}
+    if "intermediate" in text:
+        made = make(tmp_path)
+        made.store.rename(tmp_path / "y.h5")
+        made.features.rename(tmp_path / "features.npz")
+        values = np.random.default_rng(0).normal(size=(len(made.ids), 3))
+        Predictions(values, "logits", ("neutral", "happy", "sad"), made.ids).save(tmp_path / "x.npz")
+        fast |= {"blocks": "expression"}
+    else:
+        files_of_examples(tmp_path)
+        fast = {"draws": 100, "controls": "false"}
+    (tmp_path / "study.yaml").write_text(text, encoding="utf-8")
+    study = read_study(tmp_path / "study.yaml")
+    words = [word for name, value in fast.items() for word in ("--set", f"{name}={value}")]
+    ended = ig3d("ablate", tmp_path / "study.yaml", *words, "--jobs", 1, "--out", tmp_path / "out")
+    assert ended.returncode == 0, ended.stderr + ended.stdout
+    assert all(label in ended.stdout for cell in study.cells for label in cell.labels.values())
+
+
+def test_the_builtin_study_of_intermediate_fusion_takes_its_files_from_the_command_line(tmp_path, ig3d):
+    made = make(tmp_path)
+    fast = ("--set", "epochs=1", "--set", "width=8", "--set", "draws=100", "--set", "blocks=expression")
+    fast += ("--set", "module=linear", "--jobs", 1, "--out", tmp_path / "out")
+    ended = ig3d("ablate", "intermediate", "--features", made.features, "--3d-store", made.store, *fast)
+    assert ended.returncode == 0, ended.stderr
+    assert "null-input" in ended.stdout and "maps" not in ended.stdout
+    ended = ig3d("ablate", "intermediate", "--2d-logits", made.features, "--3d-store", made.store, *fast)
+    assert ended.returncode == 2
+    assert (
+        "'2d-logits' is not an option; the files of this kind of run are 3d-store, features" in ended.stderr
+    )

@@ -141,7 +141,10 @@ def content_of(path: Path) -> str:
     StoreError : a store is of another version, or incomplete.
     """
     if not path.is_file():
-        raise UsageError(f"{path}: no such file; paths in a study are relative to the folder of the study")
+        raise UsageError(
+            f"{path}: no such file; paths in a study are relative to the folder of the study, and --2d-logits, "
+            "--3d-store or --features replace them"
+        )
     if path.suffix in (".h5", ".hdf5"):
         with CodeStore(path) as store:
             return store.content_sha256

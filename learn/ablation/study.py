@@ -311,4 +311,7 @@ def _check_options(options: Mapping[str, Any], allowed: Sequence[str], source: s
         if name not in allowed and ":" not in str(name):
             similar = get_close_matches(str(name), allowed, n=1)
             hint = f"did you mean {similar[0]}?" if similar else f"choose among {', '.join(allowed)}"
+            if name in PATHS:
+                files = [option for option in allowed if option in PATHS]
+                hint = f"the files of this kind of run are {', '.join(files)}"
             raise UsageError(f"{source}: {name!r} is not an option; {hint}")
