@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..console import say, say_all
+from ..console import say, say_all, working
 from ..errors import UsageError, plural
 from ..networks.options import LogitsConfig, NetworkSpec, kind_of, parse_crop_scale, parse_splits
 from ..networks.train_config import TrainConfig
@@ -25,6 +25,7 @@ from .options import (
     SplitShares,
     joined,
     list_dataset,
+    note_existing,
     output_file,
     output_with,
     with_options,
@@ -77,23 +78,25 @@ def train_2d(
     if out_of_fold:
         output_file(predictions)
     samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map, like=like)
+    note_existing(out, *((predictions,) if out_of_fold else ()))
+    with working("load PyTorch"):
+        from ..networks.crop import default_crop
+        from ..networks.out_of_fold import train_out_of_fold
+        from ..networks.train import describe_epoch, train_2d
 
-    from ..networks.crop import default_crop
-    from ..networks.out_of_fold import check_folds, write_out_of_fold
-    from ..networks.train import describe_epoch, train_2d
-
-    if out_of_fold:
-        check_folds(out_of_fold)
     config = replace(config, crop=default_crop(samples, like) if crop is None else crop)
-    result = train_2d(samples, config, out, progress=True)
+    made = None
+    if out_of_fold:
+        result, made = train_out_of_fold(samples, config, out, folds=out_of_fold, progress=True)
+    else:
+        result = train_2d(samples, config, out, progress=True)
     say_all(result.problems, result.notes)
     print(
         f"{result.path}: timm model {config.network} for {', '.join(result.info.columns)}, trained on "
         f"{result.rows_train} rows; {describe_epoch(result.best)} on {result.rows_validation} validation rows "
         "(optimistic: they chose the epoch)"
     )
-    if out_of_fold:
-        made = write_out_of_fold(samples, config, result.path, predictions, folds=out_of_fold, progress=True)
+    if made is not None:
         say_all((), made.notes)
         print(
             f"{made.path}: {made.rows} train rows, predicted out of fold; {made.others} other rows, predicted by "
@@ -182,9 +185,10 @@ def logits(
         crop_scale=parse_crop_scale(crop_scale),
     )
     samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map, like=like)
-
-    from ..networks.crop import default_crop
-    from ..networks.logits import write_logits  # torch: after the checks, because its import takes seconds
+    note_existing(out)
+    with working("load PyTorch"):  # after the checks, because its import takes seconds
+        from ..networks.crop import default_crop
+        from ..networks.logits import write_logits
 
     config = replace(config, crop=default_crop(samples, like) if crop is None else crop)
     result = write_logits(samples, spec, out, config, progress=True)

@@ -42,6 +42,13 @@ def output_with(*suffixes: str) -> Callable[[typer.CallbackParam, Path | None], 
     return check
 
 
+def note_existing(*paths: Path) -> None:
+    """Print which files exist and will be replaced at the end of the command."""
+    for path in paths:
+        if path.exists():
+            say(f"{path}: exists; it is replaced when the command has finished")
+
+
 def _output_store(path: Path) -> Path:
     if path.suffix.lower() not in _STORE_SUFFIXES:
         raise UsageError(f"out: {path} does not end in .h5, as stores do; rename it")

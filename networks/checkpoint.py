@@ -22,7 +22,13 @@ from torch import nn
 from ..errors import ModelError, UsageError, reason_of
 from ..features.content import hash_contents
 from ..features.samples import Listing, Split
-from ..learn.training.tensors import open_description, read_tensors, tensors_digest, write_tensors
+from ..learn.training.tensors import (
+    open_description,
+    open_tensors,
+    read_tensors,
+    tensors_digest,
+    write_tensors,
+)
 
 FORMAT = "ig3d-network"
 FORMAT_VERSION = 2
@@ -87,6 +93,33 @@ class Seen:
     train: np.ndarray
     held_out: np.ndarray
     validation: np.ndarray
+
+    def with_start(self, start: Seen) -> Seen:
+        """This record and that of the checkpoint from which the training started."""
+        return Seen(
+            np.union1d(self.train, start.train),
+            np.union1d(self.held_out, start.held_out),
+            np.union1d(self.validation, start.validation),
+        )
+
+
+def nothing_seen() -> Seen:
+    """Empty record, for a network that does not record its training images."""
+    return Seen(*(np.empty(0, np.int64) for _ in range(3)))
+
+
+def seen_of(path: str | Path | None) -> Seen:
+    """Record of the training images in a checkpoint of ig3d (``train-2d``, ``train-joint``); empty for other files."""
+    try:
+        described, tensors = ({}, {}) if path is None else open_tensors(path)
+        if not str(described.get("format", "")).startswith("ig3d-"):
+            return nothing_seen()
+    except Exception:  # another format, or damaged: whoever reads the weights raises the error
+        return nothing_seen()
+    nothing = torch.empty(0, dtype=torch.int64)
+    return Seen(
+        *(tensors.get(f"seen.{name}", nothing).numpy() for name in ("train", "held_out", "validation"))
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,22 +16,20 @@ import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ..errors import DatasetError, UsageError
+from ..errors import DatasetError, Terminated, UsageError
 from ..extract.runtime import exact_arithmetic
 from ..features.content import hash_contents
-from ..features.device import choose_device
 from ..features.samples import Listing, Split
 from ..learn.folds import folds_of, strata_of
 from ..learn.training.loop import Fitted
-from .checkpoint import check_place, normalisation
-from .crop import choose_crops
+from .checkpoint import check_place, check_replaceable, normalisation
 from .fit import predict
 from .images import Pictures
 from .load import load_network
 from .logits import run_network
 from .options import LogitsConfig, NetworkSpec
-from .plan import Plan, hold_out, plan_training
-from .train import describe_epoch, read_planned, train_one
+from .plan import Plan, hold_out
+from .train import Prepared, TrainResult, describe_epoch, prepare, train_2d, train_one
 from .train_config import TrainConfig
 from .written import write_npz
 
@@ -56,6 +54,36 @@ class OutOfFold:
     notes: tuple[str, ...]
 
 
+def train_out_of_fold(
+    listing: Listing, config: TrainConfig, out: str | Path, *, folds: int, progress: bool = False
+) -> tuple[TrainResult, OutOfFold]:
+    """Train a 2D network, and write predictions out of fold to ``out`` with the suffix ``.npz``.
+
+    Parameters and errors are those of :func:`ig3d.networks.train.train_2d` and :func:`write_out_of_fold`. The number of
+    folds is checked before the training. An earlier file of predictions is deleted when its network is replaced.
+    """
+    predictions = Path(out).with_suffix(".npz")
+    check_folds(folds)
+    check_place(out, suffix=".safetensors")
+    check_place(predictions, suffix=".npz")
+    check_replaceable(out)
+    prepared = prepare(listing, config, progress=progress)
+    _choose_folds(listing, prepared, config, folds)
+    result = train_2d(listing, config, out, prepared=prepared, progress=progress)
+    predictions.unlink(missing_ok=True)
+    try:
+        made = write_out_of_fold(
+            listing, config, result.path, predictions, folds=folds, prepared=prepared, progress=progress
+        )
+    except (KeyboardInterrupt, Terminated) as interruption:
+        interruption.add_note(
+            f"{result.path} is complete, {predictions} is not written; ig3d logits runs the network, or repeat the "
+            "command, which trains all networks again"
+        )
+        raise
+    return result, made
+
+
 def write_out_of_fold(
     listing: Listing,
     config: TrainConfig,
@@ -63,6 +91,7 @@ def write_out_of_fold(
     out: str | Path,
     *,
     folds: int,
+    prepared: Prepared | None = None,
     progress: bool = False,
 ) -> OutOfFold:
     """Write predictions of every row by a network that was not trained on it.
@@ -75,21 +104,20 @@ def write_out_of_fold(
         ``out_of_fold``
     folds : int
         Number of folds; stratified, without dividing groups or copies of an image.
+    prepared : rows and images of the training, optional
 
     Raises
     ------
-    UsageError : ``folds`` is below two, or the path cannot be written.
+    UsageError : ``folds`` is below two, the path cannot be written, or the network from which the training starts was
+        trained on train rows.
     DatasetError : fewer independent train rows than folds.
     ModelError : a training diverged, or the checkpoint cannot be read.
     """
     check_folds(folds)
     check_place(out, suffix=".npz")
-    device = choose_device(config.device)
-    plan = plan_training(listing, task=config.task, fraction=config.validation, seed=config.seed)
-    plan, pictures = read_planned(listing, plan, config, progress=progress)
-    train_rows = np.sort(np.concatenate([plan.train, plan.validation]))
-    train_rows = train_rows[listing.splits[train_rows] == Split.train]
-    fold = _folds(listing, plan, train_rows, pictures, folds, config.seed)
+    prepared = prepared or prepare(listing, config, progress=progress)
+    plan, pictures, device, crops = prepared.plan, prepared.pictures, prepared.device, prepared.crops
+    train_rows, fold = _choose_folds(listing, prepared, config, folds)
     predicted, notes = np.empty((len(train_rows), len(plan.columns)), np.float32), []
     for number in range(folds):
         part = _without(listing, plan, train_rows, fold != number, config)
@@ -102,7 +130,6 @@ def write_out_of_fold(
     if plan.task == "va":
         predicted = np.clip(predicted, -1, 1)
     others = np.setdiff1d(np.arange(len(listing)), train_rows)
-    crops = choose_crops(listing, config.crop)
     with exact_arithmetic():
         full = load_network(NetworkSpec(str(network)), device=device)
         run = run_network(
@@ -142,6 +169,21 @@ def check_folds(folds: int) -> None:
     """
     if folds < 2:
         raise UsageError(f"out of fold: {folds} folds are too few; give 2 or more")
+
+
+def _choose_folds(
+    listing: Listing, prepared: Prepared, config: TrainConfig, folds: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the train split, ascending, and their folds."""
+    plan = prepared.plan
+    rows = np.sort(np.concatenate([plan.train, plan.validation]))
+    rows = rows[listing.splits[rows] == Split.train]
+    if before := prepared.trained_before(rows):
+        raise UsageError(
+            f"out of fold: {config.weights} was trained on the images of {before} of {len(rows)} train rows, so that "
+            "their predictions would not be out of fold; leave out --weights or --out-of-fold"
+        )
+    return rows, _folds(listing, plan, rows, prepared.pictures, folds, config.seed)
 
 
 def _named(plan: Plan, values: np.ndarray) -> dict[str, np.ndarray]:

@@ -6,8 +6,10 @@ split are never opened.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timm
@@ -16,22 +18,25 @@ from torch import nn
 
 from .. import __version__
 from ..console import progress_bar
-from ..errors import DatasetError
+from ..errors import DatasetError, plural
 from ..features.atomic import file_sha256
+from ..features.content import hash_contents
 from ..features.device import choose_device
 from ..features.samples import Listing
 from ..learn.training.loop import Fitted, seeded
 from ..learn.training.state import Epoch
 from .checkpoint import (
     NetworkInfo,
+    Seen,
     build,
     check_place,
     check_replaceable,
     make_seen,
     normalisation,
     save_network,
+    seen_of,
 )
-from .crop import choose_crops
+from .crop import Crops, choose_crops
 from .fit import Data, fit
 from .images import InputSpec, Pictures, load_pictures
 from .load.state import fit_backbone, read_state
@@ -69,8 +74,41 @@ class TrainResult:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Rows and images of a training.
+
+    Attributes
+    ----------
+    plan : Plan
+        Only readable rows.
+    pictures : Pictures
+    crops : Crops
+    start : Seen
+        Training images of the checkpoint from which the training starts.
+    device : torch.device
+    """
+
+    plan: Plan
+    pictures: Pictures
+    crops: Crops
+    start: Seen
+    device: torch.device
+
+    def trained_before(self, rows: np.ndarray) -> int:
+        """Number of rows on whose images the checkpoint from which the training starts was trained."""
+        read = np.isin(self.pictures.rows, rows)
+        known = np.union1d(self.start.train, self.start.held_out)
+        return int(np.isin(hash_contents(self.pictures.digests[read]), known).sum())
+
+
 def train_2d(
-    listing: Listing, config: TrainConfig, out: str | Path, *, progress: bool = False
+    listing: Listing,
+    config: TrainConfig,
+    out: str | Path,
+    *,
+    prepared: Prepared | None = None,
+    progress: bool = False,
 ) -> TrainResult:
     """Train a 2D network on the train split and write its checkpoint.
 
@@ -80,6 +118,7 @@ def train_2d(
         From :func:`ig3d.extract.datasets.list_samples`.
     config : TrainConfig
     out : path of the checkpoint (``.safetensors``); an existing checkpoint is replaced, but no other file
+    prepared : result of :func:`prepare` for the same listing and configuration, optional
     progress : bool
         Show progress bars on stderr.
 
@@ -90,13 +129,10 @@ def train_2d(
     ModelError : training diverged, or the file cannot be written.
     """
     check_place(out, suffix=".safetensors")
-    device = choose_device(config.device)
-    plan = plan_training(listing, task=config.task, fraction=config.validation, seed=config.seed)
     check_replaceable(out)
-    with seeded(config.seed, device):  # errors of the network are raised before images are read
-        start(config, outputs=len(plan.columns))
-    plan, pictures = read_planned(listing, plan, config, progress=progress)
-    fitted = train_one(plan, pictures, config, device=device, progress=progress)
+    prepared = prepared or prepare(listing, config, progress=progress)
+    plan, pictures = prepared.plan, prepared.pictures
+    fitted = train_one(plan, pictures, config, device=prepared.device, progress=progress)
     mean, std = normalisation(fitted.model)
     info = NetworkInfo(
         architecture=config.network,
@@ -105,10 +141,10 @@ def train_2d(
         size=config.size,
         mean=mean,
         std=std,
-        training=_describe(listing, plan, config, fitted),
+        training=_describe(listing, plan, config, fitted) | prepared.crops.identity,
     )
     seen = make_seen(listing, pictures.rows, pictures.digests, train=plan.train, validation=plan.validation)
-    save_network(out, fitted.model, info, seen)
+    save_network(out, fitted.model, info, seen.with_start(prepared.start))
     return TrainResult(
         path=Path(out),
         info=info,
@@ -117,19 +153,49 @@ def train_2d(
         rows_train=len(plan.train),
         rows_validation=len(plan.validation),
         problems=pictures.problems,
-        notes=(f"validation: {plan.validation_from}", *plan.notes),
+        notes=(
+            *prepared.crops.notes,
+            f"validation: {plan.validation_from}",
+            *plan.notes,
+            *_start_notes(prepared, config),
+            *_loss_notes(fitted.best, plan),
+        ),
     )
 
 
-def read_planned(
-    listing: Listing, plan: Plan, config: TrainConfig, *, progress: bool
-) -> tuple[Plan, Pictures]:
-    """Decode the images of a plan and remove unreadable ones from it.
+def _start_notes(prepared: Prepared, config: TrainConfig) -> list[str]:
+    """Notes on the training images of the checkpoint from which the training started."""
+    start, plan = prepared.start, prepared.plan
+    count = len(np.unique(np.concatenate([start.train, start.held_out, start.validation])))
+    if not count or config.weights is None:
+        return []
+    name = config.weights.name
+    notes = [f"{name} records {plural(count, 'image')} of its training; the new checkpoint records them too"]
+    if before := prepared.trained_before(plan.validation):
+        notes.append(
+            f"WARNING {name} was trained on {before} of {plural(len(plan.validation), 'validation row')}: the scores "
+            "that chose the epoch are too high"
+        )
+    return notes
 
-    Raises
-    ------
-    DatasetError : too few images remain.
-    """
+
+def _loss_notes(best: Epoch, plan: Plan) -> list[str]:
+    """Warning if the loss is far above that of a network without training."""
+    chance = math.log(len(plan.columns)) if plan.task == "classes" else 1.0
+    if best.loss < 10 * chance:
+        return []
+    return [
+        f"WARNING the training diverged: its loss is {best.loss:.3g}, that of chance about {chance:.3g}; use a lower "
+        "--lr"
+    ]
+
+
+def prepare(listing: Listing, config: TrainConfig, *, progress: bool = False) -> Prepared:
+    """Choose the rows of a training and decode their images; parameters and errors are those of :func:`train_2d`."""
+    device = choose_device(config.device)
+    plan = plan_training(listing, task=config.task, fraction=config.validation, seed=config.seed)
+    with seeded(config.seed, device):  # errors of the network are raised before images are read
+        start(config, outputs=len(plan.columns))
     crops = choose_crops(listing, config.crop)
     with progress_bar(shown=progress) as bar:
         rows = np.concatenate([plan.train, plan.validation])
@@ -142,7 +208,7 @@ def read_planned(
             jobs=config.jobs,
             advance=lambda n: bar.advance(task, n),
         )
-    return _readable(listing, plan, pictures), pictures
+    return Prepared(_readable(listing, plan, pictures), pictures, crops, seen_of(config.weights), device)
 
 
 def _readable(listing: Listing, plan: Plan, pictures: Pictures) -> Plan:
@@ -237,9 +303,9 @@ def describe_epoch(epoch: Epoch) -> str:
     return f"epoch {epoch.number}: loss {epoch.loss:.3f}, {scores}"
 
 
-def _describe(listing: Listing, plan: Plan, config: TrainConfig, fitted: Fitted) -> dict[str, object]:
+def _describe(listing: Listing, plan: Plan, config: TrainConfig, fitted: Fitted) -> dict[str, Any]:
     """Description of the training for the checkpoint, without paths, dates and number of threads."""
-    omitted = ("device", "jobs", "weights", "key")
+    omitted = ("device", "jobs", "weights", "key", "crop")
     options = {key: value for key, value in asdict(config).items() if key not in omitted}
     options["weights_sha256"] = file_sha256(config.weights) if config.weights else None
     return {

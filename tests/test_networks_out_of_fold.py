@@ -19,9 +19,9 @@ from ig3d.features.predictions import load_predictions
 from ig3d.features.samples import Listing, Split
 from ig3d.learn.training.loop import Fitted
 from ig3d.learn.training.state import Epoch
-from ig3d.networks import out_of_fold
+from ig3d.networks import out_of_fold, train
 from ig3d.networks.augment import Augmentation
-from ig3d.networks.out_of_fold import tied, write_out_of_fold
+from ig3d.networks.out_of_fold import tied, train_out_of_fold, write_out_of_fold
 from ig3d.networks.plan import Plan
 from ig3d.networks.train import train_2d
 from ig3d.networks.train_config import TrainConfig
@@ -146,6 +146,40 @@ def test_the_program_writes_both_files(ig3d: Callable[..., Any], samples: Listin
     for folds in (1, -2):
         ended = ig3d("train-2d", tmp_path / "images", *options, "--out-of-fold", folds, "--out", out)
         assert ended.returncode == 2 and f"{folds} folds are too few" in ended.stderr
+
+
+def test_folds_are_checked_before_the_training(samples: Listing, trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "net.safetensors"
+    with pytest.raises(DatasetError, match="only 20 independent groups for 21 folds"):
+        train_out_of_fold(samples, TINY, out, folds=21)
+    with pytest.raises(
+        UsageError, match=r"net\.safetensors was trained on the images of 24 of 24 train rows"
+    ):
+        train_out_of_fold(samples, replace(TINY, weights=trained), out, folds=2)
+    assert not out.exists()
+
+
+def test_an_interruption_leaves_no_predictions_of_an_earlier_network(
+    samples: Listing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "net.safetensors"
+    train_out_of_fold(samples, TINY, out, folds=2)
+    first, predictions = out.read_bytes(), out.with_suffix(".npz")
+    assert predictions.exists()
+
+    def interrupted(*unused: Any, **named: Any) -> Fitted:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:  # in the training of the network: both files remain
+        patch.setattr(train, "train_one", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train_out_of_fold(samples, replace(TINY, seed=1), out, folds=2)
+    assert out.read_bytes() == first and predictions.exists()
+    monkeypatch.setattr(out_of_fold, "train_one", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:  # in a fold: the network is new
+        train_out_of_fold(samples, replace(TINY, seed=1), out, folds=2)
+    assert out.read_bytes() != first and not predictions.exists()
+    assert "trains all networks again" in caught.value.__notes__[0]
 
 
 def test_folds_that_cannot_be(samples: Listing, trained: Path, tmp_path: Path) -> None:

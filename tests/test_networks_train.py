@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from listed import Sample, listing_of, samples_of
+from listed import Sample, listing_of, samples_of, with_samples
 from PIL import Image
 from safetensors.torch import save
 
@@ -18,6 +18,7 @@ from ig3d.features.device import choose_device
 from ig3d.features.samples import Listing, Split
 from ig3d.networks import images
 from ig3d.networks.checkpoint import build, load_network
+from ig3d.networks.load import NetworkSpec
 from ig3d.networks.logits import LogitsConfig, write_logits
 from ig3d.networks.plan import plan_training
 from ig3d.networks.train import start, train_2d
@@ -175,6 +176,40 @@ def test_valence_and_arousal_are_learnt_in_that_order(tmp_path: Path) -> None:
     assert result.rows_validation == 24
     assert result.info.columns == ("valence", "arousal")
     assert "the val split" in result.notes[0]
+
+
+def test_a_network_records_the_images_of_the_network_from_which_it_starts(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    samples = dataset(folder, splits="train" * 6 + "val" * 2 + "test" * 4)
+    turned = {Split.train: Split.val, Split.val: Split.test, Split.test: Split.train}
+    other = with_samples(samples, [replace(row, split=turned[row.split]) for row in samples_of(samples)])
+    short = replace(TINY, epochs=1)
+    first = train_2d(other, short, tmp_path / "first.safetensors")
+    result = train_2d(samples, replace(short, weights=first.path), tmp_path / "net.safetensors")
+    seen = load_network(result.path).seen
+    assert (len(seen.train), len(seen.validation)) == (12 + 18, 18 + 6)
+    assert any("first.safetensors records 30 images of its training" in note for note in result.notes)
+    # its test images are training images of the first network: none remains
+    with pytest.raises(DatasetError, match="the network was trained on all readable images of 12"):
+        test_rows = with_samples(samples, [row for row in samples_of(samples) if row.split == Split.test])
+        write_logits(test_rows, result.path, tmp_path / "x.npz", LogitsConfig(device="cpu"))
+    # also as weights of a named architecture
+    named = NetworkSpec("timm:test_byobnet", weights=result.path, classes="dataset", size=32)
+    notes = write_logits(samples, named, tmp_path / "x.npz", LogitsConfig(device="cpu")).notes
+    assert any(note.startswith("30 rows are left out: the network was trained") for note in notes)
+    # rows that choose its epoch
+    again = train_2d(samples, replace(short, weights=first.path, seed=2), tmp_path / "again.safetensors")
+    assert not any("WARNING" in note for note in again.notes)
+    third = train_2d(other, replace(short, weights=result.path), tmp_path / "third.safetensors")
+    assert any(
+        "WARNING net.safetensors was trained on 18 of 18 validation rows" in note for note in third.notes
+    )
+
+
+def test_a_training_that_diverges_is_reported(colours: Listing, tmp_path: Path) -> None:
+    result = train_2d(colours, replace(TINY, epochs=1, lr=1000.0), tmp_path / "net.safetensors")
+    assert "WARNING the training diverged: its loss is" in result.notes[-1]
 
 
 def test_unreadable_images_are_listed_and_left_out(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from torch import nn
 
 from ...errors import ModelError, Terminated, UsageError, listed
 from ...features.atomic import file_sha256
+from ..checkpoint import seen_of
 from ..options import NetworkSpec
 from .state import digest_module, fit_state, read_state
 from .values import Opened
@@ -60,7 +61,14 @@ def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
     both = hashlib.sha256(
         f"{code} {digest_module(network)} {arguments} {sorted(named.items())}".encode()
     ).hexdigest()
-    return Opened(call=network, name=f"{path.name}:{name}", sha256=both, module=network, notes=tuple(notes))
+    return Opened(
+        call=network,
+        name=f"{path.name}:{name}",
+        sha256=both,
+        module=network,
+        seen=seen_of(spec.weights),
+        notes=tuple(notes),
+    )
 
 
 def parse(text: str) -> tuple[Path, str, tuple[Any, ...], dict[str, Any]]:

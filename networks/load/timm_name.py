@@ -9,7 +9,7 @@ import torch
 from timm.data.config import resolve_model_data_config
 
 from ...errors import ModelError, UsageError
-from ..checkpoint import check_architecture
+from ..checkpoint import check_architecture, seen_of
 from ..options import NetworkSpec
 from .state import State, classifier_of, digest_module, fit_state, read_state
 from .values import Opened
@@ -51,6 +51,7 @@ def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
         },
         fixed=("size",) if fixed else (),
         channels=channels,
+        seen=seen_of(spec.weights),
         notes=notes,
     )
 

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import nn
 
-from ..checkpoint import Seen
+from ..checkpoint import Seen, nothing_seen
 
 # Standard deviation for inputs in bytes, 0 to 255
 BYTES = (1 / 255,) * 3
@@ -36,11 +35,6 @@ class Network(Protocol):
     """Protocol of 2D networks: (n, 3, size, size) float32 in, :class:`Outputs` out; rows do not affect each other."""
 
     def __call__(self, images: torch.Tensor) -> Outputs: ...
-
-
-def nothing_seen() -> Seen:
-    """Empty record, for a network that does not record its training images."""
-    return Seen(*(np.empty(0, np.int64) for _ in range(3)))
 
 
 @dataclass(frozen=True, slots=True)
