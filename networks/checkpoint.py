@@ -114,7 +114,7 @@ def seen_of(path: str | Path | None) -> Seen:
         described, tensors = ({}, {}) if path is None else open_tensors(path)
         if not str(described.get("format", "")).startswith("ig3d-"):
             return nothing_seen()
-    except Exception:  # another format, or damaged: whoever reads the weights raises the error
+    except Exception:  # another format, or damaged: reading its weights raises the error
         return nothing_seen()
     nothing = torch.empty(0, dtype=torch.int64)
     return Seen(
