@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from .errors import Terminated, listed, plural
 
 if TYPE_CHECKING:
+    from threading import Event
+
     from rich.console import Console
     from rich.progress import Progress, ProgressColumn, Task, TaskID, TextColumn
 
@@ -190,36 +192,34 @@ def _progress(*columns: ProgressColumn, shown: bool = True, transient: bool = Fa
 
 
 @contextmanager
-def _lines(bar: Progress) -> Iterator[None]:
-    """If stderr is not a terminal, write a line about the current task now and then, as for the log of a job."""
+def _running(bar: Progress) -> Iterator[None]:
+    """Stop a bar at the end; until then, write lines of progress if stderr is not a terminal, such as the log of a job."""
     from threading import Event, Thread
 
     ended = Event()
-
-    def write() -> None:
-        before: tuple[int, float, float] | None = None
-        while not ended.wait(LINE_SECONDS):
-            running = [task for task in bar.tasks if task.total and not task.finished]
-            if not running:
-                continue
-            task = running[-1]
-            share, now = task.percentage, time.monotonic()
-            # at most 20 lines for each task, and one every ten minutes
-            if before and before[0] == task.id and share - before[1] < 5 and now - before[2] < 600:
-                continue
-            before = task.id, share, now
-            say(_line(task))
-
-    writer = Thread(target=write, daemon=True)
-    if bar.disable or bar.console.is_interactive:
-        yield
-        return
-    writer.start()
+    writer = Thread(target=_write_lines, args=(bar, ended), daemon=True)
+    if not bar.disable and not bar.console.is_interactive:
+        writer.start()
     try:
         yield
     finally:
         ended.set()
-        writer.join()
+        if writer.ident:
+            writer.join()
+        if bar.live.is_started:
+            bar.stop()
+
+
+def _write_lines(bar: Progress, ended: Event) -> None:
+    """Write lines about the current task: at most 20 for each task, and one every ten minutes."""
+    before = -1, 0.0, 0.0  # task, per cent and time of the last line
+    while not ended.wait(LINE_SECONDS):
+        running = [task for task in bar.tasks if task.total and not task.finished]
+        now = time.monotonic()
+        for task in running[-1:]:
+            if task.id != before[0] or task.percentage - before[1] >= 5 or now - before[2] >= 600:
+                before = task.id, task.percentage, now
+                say(_line(task))
 
 
 def _line(task: Task) -> str:
@@ -263,12 +263,8 @@ def counting(title: str, total: int) -> Iterator[Callable[[Counter[str]], None]]
             rate=f"{rate:.0f}/s" if rate else "",
         )
 
-    try:
-        with _lines(bar):
-            yield progress
-    finally:
-        if bar.live.is_started:
-            bar.stop()
+    with _running(bar):
+        yield progress
 
 
 @contextmanager
@@ -296,16 +292,14 @@ def progress_bar(*, shown: bool = True) -> Iterator[Progress]:
     )
     if bar.console.is_interactive:
         bar.start()
-    try:
-        with _lines(bar):
+    with _running(bar):
+        try:
             yield bar
-    finally:
-        done = any(task.completed for task in bar.tasks)
-        bar.live.transient = not done
-        if done:
-            bar.start()  # prints the final state if stderr is a file
-        if bar.live.is_started:
-            bar.stop()
+        finally:
+            done = any(task.completed for task in bar.tasks)
+            bar.live.transient = not done
+            if done:
+                bar.start()  # prints the final state if stderr is a file
 
 
 @contextmanager
@@ -322,12 +316,8 @@ def steps(title: str, total: int, *, delay: float = 1.0) -> Iterator[Callable[[i
             bar.start()
         bar.update(task, advance=done)
 
-    try:
-        with _lines(bar):
-            yield progress
-    finally:
-        if bar.live.is_started:
-            bar.stop()
+    with _running(bar):
+        yield progress
 
 
 @contextmanager
@@ -379,12 +369,10 @@ def progress_when_slow(delay: float = 2.0) -> Iterator[Callable[[str, float, int
 
     if bar.console.is_interactive:
         timer.start()
-    try:
-        with _lines(bar):
+    with _running(bar):
+        try:
             yield progress
-    finally:
-        timer.cancel()
-        if timer.ident:
-            timer.join()
-        if bar.live.is_started:
-            bar.stop()
+        finally:
+            timer.cancel()
+            if timer.ident:
+                timer.join()
