@@ -193,7 +193,7 @@ def _progress(*columns: ProgressColumn, shown: bool = True, transient: bool = Fa
 
 @contextmanager
 def _running(bar: Progress) -> Iterator[None]:
-    """Stop a bar at the end; until then, write lines of progress if stderr is not a terminal, such as the log of a job."""
+    """Stop a bar at the end; until then, write lines of progress if stderr is not a terminal."""
     from threading import Event, Thread
 
     ended = Event()
