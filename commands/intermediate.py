@@ -167,9 +167,16 @@ def train_joint(
 ) -> None:
     """Train a 2D network and a fusion module end to end with the 3D codes, and measure the gain."""
     from ..features.inputs import Inputs
-    from ..learn.intermediate.run import train_route
+    from ..networks.options import NetworkSpec, kind_of
+
+    spec = NetworkSpec(network, weights=weights, key=key, size=size)
+    if apply is None:
+        kind_of(spec)
+
+    from ..learn.intermediate.run import (
+        train_route,
+    )  # torch: after the check, because its import takes seconds
     from ..networks import joint
-    from ..networks.load import NetworkSpec
 
     choices = joint.JointConfig(network_lr=network_lr, crop=crop, crop_scale=crop_scale)
     config = IntermediateConfig(
@@ -188,7 +195,6 @@ def train_joint(
         applied = joint.apply_joint(apply, samples, inputs, joint=choices, device=device, force=force)
         _say_applied(applied, (), apply, out)
         return
-    spec = NetworkSpec(network, weights=weights, key=key, size=size)
     with progress_bar() as bar:
         reading = bar.add_task("reading", total=len(samples), detail="")
         route = joint.open_route(
