@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ProtocolError
+from ..errors import ProtocolError, plural
 from ..features.fusion_table import FusionTable, digest_of
 from ..features.samples import Split
 from .config import FuseConfig, HeadsConfig
@@ -331,7 +331,7 @@ def _part_to_report(
         mask = every_row if report == "all" else table.split_mask(report)
         part = "all rows" if report == "all" else f"the {report} split"
         if not (mask & usable).any():
-            counts = f"{int(mask.sum())} rows, {int((mask & table.labelled).sum())} with a label"
+            counts = f"{plural(int(mask.sum()), 'row')}, {int((mask & table.labelled).sum())} with a label"
             counts += f", {int((mask & table.has_2d).sum())} with a prediction" if two_d else ""
             raise ProtocolError(f"report: {part} has no row with {required} ({counts})")
         return part, mask, []
@@ -437,8 +437,8 @@ def _note_shared_groups(
         shared = np.intersect1d(groups[rows], groups[reported])
         if len(shared):
             notes.append(
-                f"WARNING {len(shared)} groups (persons or videos) occur both in the reported and in the {name} rows: "
-                "results are probably too optimistic."
+                f"WARNING {plural(len(shared), 'group')} (persons or videos) shared by the reported and the {name} "
+                "rows: results are probably too optimistic."
             )
 
 

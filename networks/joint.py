@@ -18,7 +18,7 @@ import timm
 import torch
 from torch import nn
 
-from ..errors import DatasetError, UsageError, listed
+from ..errors import DatasetError, UsageError, listed, plural
 from ..features.align import find_rows
 from ..features.content import hash_contents
 from ..features.device import choose_device
@@ -240,7 +240,9 @@ def open_route(
     )
     for part in (table_digest(table).encode(), row.tobytes(), pictures.digests.tobytes()):
         total.update(part)
-    unread = f"{len(pictures.problems)} images could not be read: {listed(list(pictures.problems), 3)}"
+    unread = (
+        f"{plural(len(pictures.problems), 'image')} could not be read: {listed(list(pictures.problems), 3)}"
+    )
     notes = (warning, *crops.notes, unread if pictures.problems else "")
     return JointRoute(
         table=replace(table, notes=(*table.notes, *filter(None, notes))),

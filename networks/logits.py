@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from ..console import progress_bar
-from ..errors import DatasetError, listed
+from ..errors import DatasetError, listed, plural
 from ..extract.runtime import exact_arithmetic
 from ..features.classes import OPTIONAL
 from ..features.content import hash_contents
@@ -213,13 +213,13 @@ def _left_out_notes(listing: Listing, rows: np.ndarray) -> list[str]:
     if not len(rows):
         return []
     notes = [
-        f"{len(rows)} rows are left out: the network was trained, or its epoch was chosen, on their images "
+        f"{plural(len(rows), 'row')} left out: the network was trained, or its epoch was chosen, on their images "
         "(--splits all writes them)"
     ]
     not_in_train = listing.samples["id"].iloc[rows[listing.splits[rows] != Split.train]].tolist()
     if not_in_train:
         notes.append(
-            f"{len(not_in_train)} of these are not in the train split, but are copies of training images "
+            f"{len(not_in_train)} of these in other splits than train, as copies of training images "
             f"({listed(not_in_train)})"
         )
     return notes
@@ -257,13 +257,13 @@ def _training_notes(network: UserNetwork, digests: np.ndarray, ids: np.ndarray) 
     notes = []
     if fitted.any():
         notes.append(
-            f"{int(fitted.sum())} rows have training images of the network ({listed(ids[fitted].tolist())}): their "
-            "outputs are over-confident, and figures on them are not valid"
+            f"{plural(int(fitted.sum()), 'row')} with training images of the network ({listed(ids[fitted].tolist())}): "
+            "their outputs are over-confident, and figures on them are not valid"
         )
     if selected.any():
         notes.append(
-            f"{int(selected.sum())} rows were used to choose the network's epoch: usable to fit a fusion, but slightly "
-            "optimistic as reported rows"
+            f"{plural(int(selected.sum()), 'row')} by which the network's epoch was chosen: usable to fit a fusion, "
+            "but slightly optimistic as reported rows"
         )
     return notes
 

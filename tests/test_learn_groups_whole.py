@@ -329,10 +329,7 @@ def test_the_plans_guard_looks_at_rows_that_are_in_no_fold():
 def test_splits_of_a_dataset_may_share_groups_with_a_warning():
     table = grouped_table((TRAIN, VAL, TEST), across=True)
     sentences = plan_fusion(table, QUICK).sentences
-    assert (
-        sum(line.startswith("WARNING") and "occur both in the reported and in" in line for line in sentences)
-        == 2
-    )
+    assert sum(line.startswith("WARNING") and "shared by the reported and" in line for line in sentences) == 2
 
 
 class TakesGroups(LogisticRegression):

@@ -272,7 +272,7 @@ def test_a_checkpoint_repeats_the_written_predictions(folder: Path) -> None:
     written = load_predictions(folder / "out/codes-0.npz")
     np.testing.assert_array_equal(applied.ids, written.ids)
     np.testing.assert_allclose(applied.values, written.values, rtol=1e-5, atol=1e-6)
-    assert applied.notes[0].startswith("160 rows are left out")
+    assert applied.notes[0].startswith("160 rows left out")
     assert applied.notes[1].startswith("80 rows chose the module's epoch")
 
 

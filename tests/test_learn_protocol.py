@@ -296,8 +296,8 @@ def test_of_ready_predictions_only_what_is_known_is_said():
 def test_splits_that_share_groups_are_pointed_out():
     table = make_table([TRAIN, VAL, TEST] * 20, group=np.arange(60) // 3)
     sentences = " ".join(plan_fusion(table, FuseConfig()).sentences)
-    assert "20 groups (persons or videos) occur both in the reported and in the calibration rows" in sentences
-    assert "in the training rows" in sentences
+    assert "20 groups (persons or videos) shared by the reported and the calibration rows" in sentences
+    assert "reported and the training rows" in sentences
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ def test_runs_on_the_same_ids_with_other_labels_are_not_compared(two_runs, wrong
         return replace(table, labels=labels)
 
     found = two_runs(other)
-    assert not len(found.differences) and f"the truth differs on {wrong} rows" in found.remarks[0]
+    assert not len(found.differences) and f"the truth differs on {wrong} row" in found.remarks[0]
 
 
 def test_differences_of_runs_are_those_of_their_figures(two_runs, tmp_path):

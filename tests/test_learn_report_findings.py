@@ -314,8 +314,8 @@ def test_the_family_of_adjusted_p_values_is_described(result):
 
 def test_a_leak_leads_the_diagnostics(result):
     leak = (
-        "WARNING 59 groups (persons or videos) occur both in the reported and in the calibration rows: results are "
-        "too good."
+        "WARNING 59 groups (persons or videos) shared by the reported and the calibration rows: results are too "
+        "good."
     )
     protocol = type(result.plan)(**{**vars(result.plan), "sentences": ("Reported: the test split.", leak)})
     found = findings(replace(result, plan=protocol))

@@ -125,7 +125,7 @@ def test_the_rows_of_the_head_follow_the_case(result):
 
 
 def test_a_leak_is_on_the_page_in_the_table_and_in_the_paragraph(result):
-    leak = "WARNING 59 groups (persons or videos) occur both in the reported and in the calibration rows: too good."
+    leak = "WARNING 59 groups (persons or videos) shared by the reported and the calibration rows: too good."
     shown = with_protocol(result, sentences=("Reported: the test split.", leak))
     text = leak.removeprefix("WARNING ")
     page = page_html([run_of(shown)])

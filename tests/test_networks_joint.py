@@ -150,7 +150,7 @@ def test_codes_add_what_only_they_tell_and_the_rest_is_the_same_protocol(made, t
     assert loaded.info.training["condition"] == "codes"
     # it remembers what either part learnt from
     assert set(route_of(made).start.seen) <= set(loaded.train)
-    assert applied.notes[0].startswith("80 rows are left out")
+    assert applied.notes[0].startswith("80 rows left out")
 
 
 def test_the_same_seed_gives_the_same_bytes_also_when_interrupted(made, tmp_path: Path) -> None:

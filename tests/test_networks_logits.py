@@ -116,15 +116,15 @@ def test_batch_size_and_readers_change_no_number(
         (
             None,
             {3, 4},
-            ["18 rows are left out: the network was trained, or its epoch was chosen, on their images"],
+            ["18 rows left out: the network was trained, or its epoch was chosen, on their images"],
         ),
         ("test", {4}, []),
         ("val,test", {3, 4}, []),
-        ("train", {0, 1, 2}, ["12 rows have training images of the network", "6 rows were used to choose"]),
+        ("train", {0, 1, 2}, ["12 rows with training images of the network", "6 rows by which the network"]),
         (
             "all",
             {0, 1, 2, 3, 4},
-            ["12 rows have training images of the network", "6 rows were used to choose"],
+            ["12 rows with training images of the network", "6 rows by which the network"],
         ),
     ],
 )
@@ -167,16 +167,16 @@ def test_the_same_images_are_known_under_any_name(
     ids = load_predictions(tmp_path / "x.npz").ids
     assert ids is not None and ids.tolist() == [f"z{row:02d}" for row in range(30) if row % 5 > 2]
     assert result.notes == (
-        "18 rows are left out: the network was trained, or its epoch was chosen, on their images "
+        "18 rows left out: the network was trained, or its epoch was chosen, on their images "
         "(--splits all writes them)",
-        "18 of these are not in the train split, but are copies of training images (z00, "
+        "18 of these in other splits than train, as copies of training images (z00, "
         "z01, z02, z05, z06 and 13 more)",
     )
     result = write_logits(other, network, tmp_path / "x.npz", LogitsConfig(splits=("none",)))
     assert result.rows == 30
     assert [note.partition(":")[0] for note in result.notes] == [
-        "12 rows have training images of the network (z00, z01, z05, z06, z10 and 7 more)",
-        "6 rows were used to choose the network's epoch",
+        "12 rows with training images of the network (z00, z01, z05, z06, z10 and 7 more)",
+        "6 rows by which the network's epoch was chosen",
     ]
     only = with_samples(other, tuple(listed[row] for row in (0, 2)))
     with pytest.raises(DatasetError, match="trained on all readable images of 2"):
@@ -191,8 +191,8 @@ def test_a_copy_of_a_train_image_in_the_test_split_is_left_out_and_named(
     listed[4] = replace(listed[4], path=listed[0].path)
     result = write_logits(with_samples(samples, tuple(listed)), network, tmp_path / "x.npz")
     assert result.by_split == {"val": 6, "test": 5}
-    assert result.notes[0].startswith("19 rows are left out")
-    assert result.notes[1].startswith("1 of these are not in the train split") and "(04)" in result.notes[1]
+    assert result.notes[0].startswith("19 rows left out")
+    assert result.notes[1].startswith("1 of these in other splits than train") and "(04)" in result.notes[1]
 
 
 def test_unreadable_images_have_no_row_and_are_named(

@@ -159,9 +159,9 @@ def test_the_scores_of_the_checkpoint_are_those_of_its_val_rows(tmp_path: Path) 
     written = write_logits(samples, result.path, tmp_path / "x.npz", LogitsConfig(device="cpu"))
     assert written.scores == {"val": pytest.approx(result.best.scores)}
     assert written.by_split == {"val": 120}
-    assert [note.partition(" are left")[0] for note in written.notes] == [
+    assert [note.partition(" left")[0] for note in written.notes] == [
         "18 rows",
-        "120 rows were used to choose the network's epoch: usable to fit a fusion, but slightly optimistic as reported "
+        "120 rows by which the network's epoch was chosen: usable to fit a fusion, but slightly optimistic as reported "
         "rows",
     ]
 

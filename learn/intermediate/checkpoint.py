@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ...errors import ModelError, ProtocolError, UsageError, listed
+from ...errors import ModelError, ProtocolError, UsageError, listed, plural
 from ...features.fusion_table import BlockUse, FusionTable
 from ...features.network_features import network_differences
 from ...features.predictions import VA, Predictions
@@ -326,7 +326,9 @@ def predict_new_rows(loaded: LoadedModule, route: Route, model: nn.Module, devic
     notes = []
     left_out = int((route.has_input & fitted).sum())
     if left_out:
-        notes.append(f"{left_out} rows are left out: of the train split, or images the module was fitted on.")
+        notes.append(
+            f"{plural(left_out, 'row')} left out: of the train split, or images the module was fitted on."
+        )
     validation = int(np.isin(route.contents[rows], loaded.validation).sum())
     if validation:
         notes.append(f"{validation} rows chose the module's epoch; results on them are slightly optimistic.")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import PredictionsError, ProtocolError
+from ...errors import PredictionsError, ProtocolError, plural
 from ...features.fusion_table import FusionTable
 from ...features.samples import Split
 from ..fold_models import FoldModel
@@ -138,8 +138,8 @@ def plan_modules(
     shared = np.intersect1d(table.group_codes[rows], table.group_codes[reported])
     if table.grouped and len(shared):
         notes.append(
-            f"WARNING {len(shared)} groups (persons or videos) are both in the reported and in the train rows; results "
-            "are probably too optimistic."
+            f"WARNING {plural(len(shared), 'group')} (persons or videos) shared by the reported and the train rows: "
+            "results are probably too optimistic."
         )
     return ModulePlan.of(
         table,
@@ -158,8 +158,8 @@ def _labelled(table: FusionTable, task: str) -> np.ndarray:
     valued = np.isfinite(table.targets).all(axis=1)
     if task == "both" and not (valued & (table.labels >= 0)).any():
         raise ProtocolError(
-            f"task both: no row has a class and valence and arousal ({int((table.labels >= 0).sum())} rows have "
-            f"a class, {int(valued.sum())} both values); choose classes or va"
+            f"task both: no row has a class and valence and arousal (rows with a "
+            f"class: {int((table.labels >= 0).sum())}, with both values: {int(valued.sum())}); choose classes or va"
         )
     if task == "both":
         return np.asarray(valued & (table.labels >= 0))

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ...errors import RunError, shorten
+from ...errors import RunError, plural, shorten
 from ..evaluate.figures import COLUMNS, Figure, figures_of
 from ..evaluate.intervals import holm
 from ..evaluate.metrics import measure
@@ -178,7 +178,7 @@ def unlike(first: ReportedPredictions, other: ReportedPredictions) -> str:
         shared = len(np.intersect1d(first.ids, other.ids))
         return f"they report {len(first.ids)} and {len(other.ids)} rows, {shared} of them the same"
     if not np.allclose(first.truth, other.truth, atol=1e-6):
-        return f"the truth differs on {int((first.truth != other.truth).sum())} rows"
+        return f"the truth differs on {plural(int((first.truth != other.truth).sum()), 'row')}"
     if first.groups is not None and other.groups is not None:
         pairs = np.unique(np.stack([first.groups, other.groups]), axis=1).shape[1]
         if {pairs} != {len(np.unique(groups)) for groups in (first.groups, other.groups)}:
