@@ -1,7 +1,9 @@
 """Stored face boxes: those of the dataset itself, or of the store of an earlier extraction.
 
 For a regressor that takes crops, the crop around the box is used and no detector runs. For a regressor that takes
-landmarks, the detector searches the surroundings of the box, and the face that overlaps the box most is used.
+landmarks, the detector searches the surroundings of the box, and the face that overlaps the box most is used. With
+``--faces all``, the boxes are those of the detector itself: it searches the full image again, so that a face has the
+codes that it has without stored boxes.
 """
 
 from __future__ import annotations
@@ -46,6 +48,8 @@ class FaceBoxes:
         Number of faces in the image.
     digest : (n, 16) uint8
         BLAKE2b-128 of the file in which the face was found; zeros for boxes of the dataset.
+    detected : (n,) bool
+        Whether the box is that of the run's detector, which searches the full image again.
     landmarks : (n, p, 2 or 3) float32, pixels, or None
         NaN for rows without landmarks. If the store has only the extent of the landmarks, its two corners, p = 2.
     blendshapes : (n, 52) float32 in [0, 1], or None
@@ -57,12 +61,13 @@ class FaceBoxes:
     score: np.ndarray
     count: np.ndarray
     digest: np.ndarray
+    detected: np.ndarray
     landmarks: np.ndarray | None = None
     blendshapes: np.ndarray | None = None
 
     @classmethod
-    def of(cls, boxes: np.ndarray) -> Self:
-        """FaceBoxes of (n, 4) boxes of a dataset, pixels; NaN for rows without a box."""
+    def of(cls, boxes: np.ndarray, *, detected: bool = False) -> Self:
+        """FaceBoxes of (n, 4) boxes of a dataset or the run's detector, pixels; NaN for rows without a box."""
         n, has_box = len(boxes), ~np.isnan(boxes[:, 0])
         return cls(
             status=np.where(has_box, Status.ok, Status.pending).astype(np.int8),
@@ -71,6 +76,7 @@ class FaceBoxes:
             score=np.full(n, np.nan, np.float32),
             count=has_box.astype(np.int16),
             digest=np.zeros((n, 16), np.uint8),
+            detected=np.full(n, detected),
         )
 
     @classmethod
@@ -180,11 +186,11 @@ class BoxSource:
     Attributes
     ----------
     complete : bool
-        Whether every sample has a box, or a status that the store gives it.
+        Whether every sample has a known box, or a status that the store gives it.
     identity : str
-        ``none``, ``dataset``, or the content hash of the store; part of the identity of a run.
+        ``none``, ``dataset``, ``detector``, or the content hash of the store; part of the identity of a run.
     boxes : (n, 4) float32, pixels
-        Boxes of the dataset; NaN for samples without a box. Not used with a store.
+        Boxes of the dataset or the detector; NaN for samples without a box. Not used with a store.
     store : Path or None
         Store of an earlier extraction.
     rows : (n,) int or None
@@ -215,7 +221,7 @@ class BoxSource:
         StoreError : the store was replaced by another since :func:`box_source`.
         """
         if self.store is None or self.rows is None or self.needs is None:
-            return FaceBoxes.of(self.boxes[rows])
+            return FaceBoxes.of(self.boxes[rows], detected=self.identity == "detector")
         with CodeStore(self.store) as store:
             if store.content_sha256 != self.identity:  # its rows may have changed
                 raise StoreError(
@@ -244,6 +250,8 @@ def box_source(listing: Listing, boxes: str, needs: CropSpec | LandmarkSpec) -> 
     if boxes not in ("dataset", "none"):
         return _store_source(listing, Path(boxes), needs)
     own = boxes_of(listing.samples).astype(np.float32)
+    if listing.detected:
+        return BoxSource(complete=False, identity="detector", boxes=own)
     if boxes == "none":
         own = np.full_like(own, np.nan)
     has_box = ~np.isnan(own[:, 0])
@@ -302,6 +310,7 @@ def _read_boxes(store: CodeStore, rows: np.ndarray, needs: CropSpec | LandmarkSp
         score=read("face/score"),
         count=read("face/count"),
         digest=digest,
+        detected=np.zeros(len(box), bool),
         landmarks=read("face/landmark_box").reshape(-1, 2, 2)
         if isinstance(needs, CropSpec)
         else _points(store, read),

@@ -1,7 +1,7 @@
 """A row for each face of an image: ``ig3d extract --faces all``.
 
-The faces are detected in a pass before the extraction, and become samples with boxes; the extraction then treats the
-boxes as those of a dataset.
+The faces are detected in a pass before the extraction, and become samples with boxes. The extraction detects the faces
+of each image again and uses the face of the box; the landmarks of all faces of a large dataset would fill the memory.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from .config import ExtractConfig, detector_of, resolve_config
 from .detectors import Detector, find_detector, in_order, load_detector
 from .plugins import check_faces
 from .read import Unreadable, bounded_images, read_image
-from .sources import FRAMES_PER_TASK, is_frame
+from .sources import is_frame
 
-# Images of a task.
-_IMAGES = 64
+# Images of a task, and frames of videos, of which decoding begins at the key frame before the first one. The progress
+# bar advances by tasks.
+_IMAGES, _FRAMES = 16, 256
 
 
 def list_faces(
@@ -44,13 +45,14 @@ def list_faces(
     Parameters
     ----------
     listing : Listing
-        Samples without face boxes.
+        Samples without face boxes, or with boxes that ``config.boxes = "none"`` ignores.
     config : ExtractConfig, optional
         The detector and its device are used.
     jobs : int
         Number of processes; 0 is one per core.
     progress : function of a Counter, optional
-        Called after each task with the number of its images, under the key ``images``.
+        Called first with an empty counter, and after each task with the number of its images, under the key
+        ``images``.
 
     Returns
     -------
@@ -59,12 +61,14 @@ def list_faces(
 
     Raises
     ------
-    UsageError : the dataset has face boxes, or the detector is ``none``.
+    UsageError : the dataset has face boxes, or the detector is ``none`` or detects one face only.
     DatasetError : a sample has an id that a face gets.
     """
-    if BOX_COLUMNS[0] in listing.samples:
-        raise UsageError("faces: the dataset has a box for each face; leave out --faces all")
     config = config or ExtractConfig()
+    if BOX_COLUMNS[0] in listing.samples and config.boxes != "none":
+        raise UsageError(
+            "faces: the dataset has a box for each face; leave out --faces all, or pass --boxes none"
+        )
     if config.boxes not in ("dataset", "none"):
         raise UsageError(
             f"faces: --faces all detects faces, and --boxes {config.boxes} names existing ones; use one"
@@ -73,12 +77,18 @@ def list_faces(
     if wanted and (not wanted.detects or wanted.crop == "full image"):
         raise UsageError(f"faces: --faces all needs a detector, and --detector {config.detector} is none")
     config, _ = resolve_config(replace(config, device=config.devices[0]))
+    if getattr(detector_of(config), "max_faces", 0) == 1:
+        raise UsageError(
+            f"faces: detector {config.detector} detects one face of an image; use --detector facemesh"
+        )
     files = files_of(listing.samples)
     on_cpu = config.device == "cpu" or not detector_of(config).gpu
     workers = (jobs or cpu_count()) if on_cpu else 1
-    size = min(FRAMES_PER_TASK, ceil(len(files) / workers)) if is_frame(files[0][0]) else _IMAGES
+    size = min(_FRAMES, ceil(len(files) / workers)) if is_frame(files[0][0]) else _IMAGES
     tasks = [files[start : start + size] for start in range(0, len(files), size)]
     workers = min(workers, len(tasks))
+    if progress:
+        progress(Counter())  # shows the bar while the processes start
     boxes: list[np.ndarray] = []
     run = Parallel(n_jobs=workers, return_as="generator")
     for detected in run(delayed(_boxes_of)(task, listing.root, config) for task in tasks):
@@ -127,4 +137,4 @@ def _expanded(listing: Listing, boxes: Sequence[np.ndarray]) -> Listing:
     samples = samples.sort_values("id", kind="stable", ignore_index=True)
     several = int((counts > 1).sum())
     note = f"{plural(int(counts.sum()), 'face')} in {plural(len(boxes), 'image')}, several in {several}"
-    return replace(listing, samples=samples, notes=(note,))
+    return replace(listing, samples=samples, notes=(note,), detected=True)

@@ -43,7 +43,7 @@ def identity_of(
     regressor, detector : dict
         Descriptions of the plug-ins (:func:`ig3d.extract.config.describe`).
     boxes : str
-        Source of stored face boxes: ``none``, ``dataset``, or the content hash of a store.
+        Source of stored face boxes: ``none``, ``dataset``, ``detector``, or the content hash of a store.
     """
     options = {**asdict(config), "also": list(config.also)}
     return {

@@ -175,10 +175,19 @@ def detect(
     # rows without a stored box, or whose box comes without the landmarks that the regressor needs
     searched = [row for row in images if row not in faces and not rows.status[row]]
     near = {row: boxes.face(row) for row in searched}  # face to search around; None: search the whole image
-    views = {row: surroundings(images[row].pixels, near[row]) for row in searched}  # pixels, top left corner
+    in_full = {row for row in searched if near[row] is None or boxes.detected[row]}
+    views = {  # pixels, top left corner
+        row: surroundings(images[row].pixels, None if row in in_full else near[row]) for row in searched
+    }
 
     def detected_faces(chosen: Sequence[int]) -> list[list[Face]]:
-        return check_faces(detector, detector([views[row][0] for row in chosen]), len(chosen))
+        # rows of one image are searched together
+        keys = [batch.files[row][0] if row in in_full else row for row in chosen]
+        pixels = {key: views[row][0] for key, row in zip(keys, chosen, strict=True)}
+        faces_of = dict(
+            zip(pixels, check_faces(detector, detector([*pixels.values()]), len(pixels)), strict=True)
+        )
+        return [faces_of[key] for key in keys]
 
     for chosen, detected in together_or_alone(detected_faces, searched):
         if isinstance(detected, Exception):
@@ -189,7 +198,8 @@ def detect(
                 if (nearest := choose_overlapping(of_image, box.xyxy, views[row][1])) is None:
                     batch.end(row, Status.no_face, "no face found around the box")
                 else:
-                    rows.count[row], faces[row] = boxes.count[row], nearest
+                    rows.count[row] = len(of_image) if boxes.detected[row] else boxes.count[row]
+                    faces[row] = nearest
             elif not of_image:
                 batch.end(row, Status.no_face, "no face found")
             else:
@@ -216,7 +226,7 @@ def _stored_faces(
     """
     boxes, faces = batch.boxes, dict[int, Face]()
     for row, image in images.items():
-        if boxes.status[row] == Status.pending:  # nothing is stored for this row
+        if boxes.status[row] == Status.pending or boxes.detected[row]:  # the full image is searched
             continue
         face = boxes.face(row)
         if boxes.is_other_file(row, image.digest):

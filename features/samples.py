@@ -62,12 +62,16 @@ class Listing:
         The sample table (:func:`sample_table`).
     notes : tuple of str
         Notes of the adapter for the user.
+    detected : bool
+        Whether the boxes are those of a detector in the full images, with a row for each face
+        (:func:`ig3d.extract.every_face.list_faces`), not known boxes of the dataset.
     """
 
     dataset: str
     root: str
     samples: pd.DataFrame
     notes: tuple[str, ...] = ()
+    detected: bool = False
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -134,6 +134,35 @@ def test_landmarks_are_looked_for_around_the_box_only(tmp_path: Path) -> None:
         assert rows.message[found[name]] == why
 
 
+@pytest.mark.parametrize("regressor", [SpotRegressor(), FakeRegressor()])
+def test_boxes_of_the_detector_choose_among_the_faces_of_the_full_image(
+    regressor: Regressor, tmp_path: Path
+) -> None:
+    searched: list[int] = []
+
+    class Counting(SpotDetector):
+        def __call__(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
+            searched.append(len(images))
+            return super().__call__(images)
+
+    image = np.zeros((100, 200, 3), np.uint8)
+    image[10:70, 100:180] = 255
+    image[40:50, 20:30] = 255
+    Image.fromarray(image).save(tmp_path / "a.png")
+    boxes = ((100, 10, 180, 70), (20, 40, 30, 50))
+    samples = tuple(Sample(f"a@{k}", "a.png", box=box) for k, box in enumerate(boxes))
+    listed = replace(listing_of("x", str(tmp_path), (), samples), detected=True)
+    source = box_source(listed, "dataset", regressor.needs)
+    assert not source.complete and source.identity == "detector"
+    rows = rows_of(files_of(listed.samples), tmp_path, Counting(), regressor, boxes=source.read(slice(None)))
+    assert rows.status.tolist() == [Status.ok, Status.ok]
+    assert rows.xyxy.tolist() == [list(box) for box in boxes]
+    assert rows.count.tolist() == [2, 2]
+    np.testing.assert_allclose(rows.score, 0.9)
+    assert np.isfinite(rows.landmark_box).all()
+    assert searched == [1]  # the image is searched once for both rows
+
+
 @pytest.mark.parametrize(
     ("box", "ends"),
     [

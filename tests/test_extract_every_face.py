@@ -10,10 +10,12 @@ import pytest
 from PIL import Image
 from skimage.data import astronaut
 
+from ig3d import load_regressor
 from ig3d.errors import DatasetError, UsageError
 from ig3d.extract.config import ExtractConfig
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.every_face import list_faces
+from ig3d.extract.run import extract_codes
 from ig3d.features.store import CodeStore
 
 FACE = np.asarray(Image.fromarray(astronaut()[:300, 70:370]))
@@ -45,17 +47,52 @@ def test_every_face_has_a_row(photos: Path, ig3d, tmp_path: Path) -> None:
         assert store.samples["group"].tolist() == ["", "", "", "pair", "pair"]
         assert store.ok.tolist() == [False, False, True, True, True]
         assert [message != "" for message in store.messages] == [True, True, False, False, False]
+        assert store.column("face/count").tolist() == [0, 0, 1, 2, 2]
         large, small = store.column("face/box")[-2:]
         assert large[0] > 250 and small[2] < 250
-        largest = store.codes("expression")[2:4]
-        # the same face in another image, and searched near its box
-        assert np.abs(largest[0] - largest[1]).max() < 0.5
-    ended = ig3d("extract", photos, "--out", tmp_path / "y.h5", "--jobs", 1, "--device", "cpu")
-    with CodeStore(out) as every, CodeStore(tmp_path / "y.h5") as largest_only:
-        assert largest_only.samples["id"].tolist() == ["bad", "none", "one", "pair"]
-        np.testing.assert_allclose(
-            every.column("face/box")[:4], largest_only.column("face/box"), atol=3, equal_nan=True
-        )
+    assert "images with several faces: 1" in ig3d("inspect", out).stdout
+
+
+def test_each_face_has_the_codes_of_the_default_extraction_and_of_python(
+    photos: Path, ig3d, tmp_path: Path
+) -> None:
+    options = ("--jobs", 1, "--device", "cpu")
+    for faces in ("all", "largest"):
+        ended = ig3d("extract", photos, "--out", tmp_path / f"{faces}.h5", "--faces", faces, *options)
+        assert ended.returncode == 0, ended.stderr
+    with CodeStore(tmp_path / "all.h5") as every, CodeStore(tmp_path / "largest.h5") as largest:
+        assert largest.samples["id"].tolist() == every.samples["id"].tolist()[:4]
+        for name in largest.blocks:
+            np.testing.assert_allclose(every.codes(name)[:4], largest.codes(name), atol=1e-5, equal_nan=True)
+        for name in ("face/box", "face/score", "face/count"):
+            np.testing.assert_allclose(every.column(name)[:4], largest.column(name), equal_nan=True)
+        assert "images with several faces: 1" in ig3d("inspect", tmp_path / "largest.h5").stdout
+        in_python = load_regressor("facemesh", device="cpu")(photos / "pair.png")
+        for face, codes in zip(in_python, every.codes("expression")[3:], strict=True):
+            np.testing.assert_allclose(face.codes["expression"], codes, atol=1e-5)
+
+
+def test_faces_are_detected_also_if_the_boxes_of_the_dataset_are_ignored(
+    photos: Path, tmp_path: Path
+) -> None:
+    listing = list_samples(photos, "folder")
+    known = replace(listing, samples=listing.samples.assign(x0=0.0, y0=0.0, x1=9.0, y1=9.0))
+    config = ExtractConfig(device="cpu", boxes="none")
+    extract_codes(list_faces(known, config, jobs=1), tmp_path / "x.h5", config, jobs=1)
+    with CodeStore(tmp_path / "x.h5") as store:
+        large, small = store.column("face/box")[-2:]
+        assert large[0] > 250 and small[2] < 250
+
+
+def test_progress_begins_before_the_first_image(photos: Path) -> None:
+    calls: list[int] = []
+    list_faces(
+        list_samples(photos, "folder"),
+        ExtractConfig(device="cpu"),
+        jobs=1,
+        progress=lambda done: calls.append(done.total()),
+    )
+    assert calls == [0, 4]
 
 
 def test_every_face_has_its_own_prediction(photos: Path, ig3d, tmp_path: Path) -> None:
@@ -78,6 +115,7 @@ def test_what_contradicts_all_faces_is_refused(photos: Path, ig3d, tmp_path: Pat
     listing = list_samples(photos, "folder")
     for config, message in (
         (ExtractConfig(detector="none"), "--detector none"),
+        (ExtractConfig(detector="facemesh-smirk"), "one face of an image"),
         (ExtractConfig(boxes="x.h5"), "--boxes x.h5"),
     ):
         with pytest.raises(UsageError, match=message):

@@ -55,7 +55,7 @@ def summarise(store: CodeStore) -> dict[str, Any]:
         "splits": splits,
         "groups": samples["group"][samples["group"] != ""].nunique(),
         "valence_arousal": int(has_va.sum()),
-        "several_faces": int((store.column("face/count") > 1).sum()),
+        "several_faces": samples["path"][store.column("face/count") > 1].nunique(),
         "blocks": {name: _range(store, name) for name in store.blocks},
         "pose_degrees": _pose(store),
     }
