@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..console import kept_when_interrupted, progress_bar, say, stdout
+from ..console import kept_when_interrupted, progress_bar, say, stdout, working
 from ..errors import UsageError, plural
 from ..learn.intermediate.config import IntermediateConfig
 from .options import (
@@ -27,11 +27,10 @@ from .options import (
     Root,
     Seed,
     Size,
-    SplitSeed,
-    SplitShares,
     Stores,
     joined,
     list_dataset,
+    note_existing,
     output_file,
     typed,
     with_options,
@@ -101,9 +100,10 @@ def fuse_features(
     **options: Any,
 ) -> None:
     """Train a fusion module on the features of a 2D network and the 3D codes, and measure the gain."""
-    from ..features.device import choose_device
-    from ..learn.intermediate.run import fuse_features as run
-    from ..learn.intermediate.table import load_feature_table
+    with working("load PyTorch"):
+        from ..features.device import choose_device
+        from ..learn.intermediate.run import fuse_features as run
+        from ..learn.intermediate.table import load_feature_table
 
     where = str(choose_device(device))
     if apply is not None:
@@ -121,14 +121,6 @@ def fuse_features(
 @with_options(IntermediateConfig, skip=_NOT_OPTIONS)
 def train_joint(
     root: Root,
-    network: Annotated[
-        str,
-        typer.Option(
-            "--network",
-            help="Initial network: checkpoint of ig3d train-2d, or timm:NAME.",
-            show_default=False,
-        ),
-    ],
     two_d: Annotated[
         Path,
         typer.Option(
@@ -137,6 +129,15 @@ def train_joint(
     ],
     store: Stores,
     out: Out,
+    network: Annotated[
+        str | None,
+        typer.Option(
+            "--network",
+            help="Initial network: checkpoint of ig3d train-2d, or timm:NAME. Required, but not used by --apply: the "
+            "checkpoint contains its network.",
+            show_default=False,
+        ),
+    ] = None,
     dataset: Dataset = "folder",
     weights: Annotated[Path | None, typer.Option("--weights", help="Checkpoint for timm:NAME.")] = None,
     key: Key = "",
@@ -158,27 +159,17 @@ def train_joint(
     restart: Restart = False,
     force: Force = False,
     manifest: Manifest = None,
-    split: SplitShares = None,
-    split_seed: SplitSeed = 0,
-    groups: Groups = None,
     label_map: LabelMap = None,
     device: Device = "auto",
     **options: Any,
 ) -> None:
-    """Train a 2D network and a fusion module end to end with the 3D codes, and measure the gain."""
+    """Train a 2D network and a fusion module end to end with the 3D codes, and measure the gain.
+
+    ROOT has the images of the store. Labels, splits and groups are those of the store.
+    """
     from ..features.inputs import Inputs
     from ..networks.options import NetworkSpec, kind_of
 
-    spec = NetworkSpec(network, weights=weights, key=key, size=size)
-    if apply is None:
-        kind_of(spec)
-
-    from ..learn.intermediate.run import (
-        train_route,
-    )  # torch: after the check, because its import takes seconds
-    from ..networks import joint
-
-    choices = joint.JointConfig(network_lr=network_lr, crop=crop, crop_scale=crop_scale)
     config = IntermediateConfig(
         **options,
         seeds=consecutive_seeds(seed, seeds),
@@ -189,7 +180,24 @@ def train_joint(
     )
     if apply is not None:
         _check_npz(out)
-    samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map)
+        if network or weights or key or size:
+            raise UsageError(
+                "network: --apply uses the network in the checkpoint; leave out --network, --weights, --key and --size"
+            )
+    elif network is None:
+        raise UsageError("network: pass --network, the checkpoint of ig3d train-2d from which to start")
+    else:
+        spec = NetworkSpec(network, weights=weights, key=key, size=size)
+        kind_of(spec)
+    # the splits of the dataset are not used
+    samples = list_dataset(root, dataset, manifest, label_map=label_map, draw_split=False)
+    if apply is not None:
+        note_existing(out)
+    with working("load PyTorch"):
+        from ..learn.intermediate.run import train_route
+        from ..networks import joint
+
+    choices = joint.JointConfig(network_lr=network_lr, crop=crop, crop_scale=crop_scale)
     inputs = Inputs(two_d, store, task="classes" if config.task == "both" else config.task)
     if apply is not None:
         applied = joint.apply_joint(apply, samples, inputs, joint=choices, device=device, force=force)
@@ -221,6 +229,7 @@ def _apply(
     from ..learn.intermediate.table import load_feature_table
 
     _check_npz(out)
+    note_existing(out)
     loaded = load_module(checkpoint)
     table = load_feature_table(
         features, stores, blocks=loaded.blocks, task=loaded.task, force=force, need_labels=False,

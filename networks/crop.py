@@ -70,7 +70,7 @@ def choose_crops(listing: Listing, crop: str | Path | None = None, *, scale: flo
 
     Raises
     ------
-    UsageError : the scale is out of range, or the store has other ids.
+    UsageError : the scale is out of range or not 1 without boxes, or the store has other ids.
     DatasetError : the store has other images under these ids.
     StoreError : the store cannot be read.
     """
@@ -84,9 +84,11 @@ def choose_crops(listing: Listing, crop: str | Path | None = None, *, scale: flo
         )
         if count:
             return Crops(_squares(boxes, scale), "dataset", scale, note)
+        _check_whole(scale)
         whole = ("frames of videos are used whole; --crop STORE crops them to the faces of a store",)
         return Crops(boxes, notes=whole if _has_frames(listing) else ())
     if str(crop) == "whole":
+        _check_whole(scale)
         return Crops(np.full((len(listing), 4), np.nan))
     with CodeStore(crop) as store:
         store.check_content()
@@ -108,6 +110,14 @@ def choose_crops(listing: Listing, crop: str | Path | None = None, *, scale: flo
             f"({listed(faceless)})"
         )
     return Crops(_squares(boxes, scale), source, scale, tuple(notes))
+
+
+def _check_whole(scale: float) -> None:
+    """Refuse a scale for full images."""
+    if scale != 1:
+        raise UsageError(
+            f"crop-scale: {scale:g} needs face boxes, and full images are used; pass --crop STORE, or leave it out"
+        )
 
 
 def _has_frames(listing: Listing) -> bool:

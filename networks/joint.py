@@ -35,6 +35,7 @@ from .augment import augment
 from .crop import choose_crops
 from .images import Pictures, load_pictures, normalise
 from .joint_start import Start, check_predictions, features_of, load_joint, open_network
+from .load.values import input_warnings
 from .options import NetworkSpec
 
 # Number of training images whose features, from the initial network, give mean and standard deviation.
@@ -211,12 +212,13 @@ def open_route(
     """
     chosen, joint = choose_device(device), joint or JointConfig()
     crops = choose_crops(listing, joint.crop, scale=joint.crop_scale)
-    warning = ""
+    warnings: list[str] = []
     if isinstance(network, Start):
         start = network
     else:
         start = open_network(network)
-        warning = check_predictions(inputs.two_d[0], start, crops.identity, force=force)
+        warnings = input_warnings(start.architecture, start.trained_with, start.view, crops.identity)
+        warnings.append(check_predictions(inputs.two_d[0], start, crops.identity, force=force))
     table = load_table(inputs, blocks=blocks, force=force, need_labels=need_labels, classes=classes)
     ids = listing.samples["id"].tolist()
     in_table, _ = find_rows(ids, table.id)
@@ -243,7 +245,7 @@ def open_route(
     unread = (
         f"{plural(len(pictures.problems), 'image')} could not be read: {listed(list(pictures.problems), 3)}"
     )
-    notes = (warning, *crops.notes, unread if pictures.problems else "")
+    notes = (*warnings, *crops.notes, unread if pictures.problems else "")
     return JointRoute(
         table=replace(table, notes=(*table.notes, *filter(None, notes))),
         pictures=pictures,

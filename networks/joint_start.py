@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class Start:
         Hash of the weights.
     view : InputSpec
     seen : (n,) int64 hashes of the images on which the 2D network was trained
+    trained_with : see :class:`~ig3d.networks.load.values.Opened`
     """
 
     module: nn.Module
@@ -45,6 +46,7 @@ class Start:
     sha256: str
     view: InputSpec
     seen: np.ndarray
+    trained_with: Mapping[str, Any] = field(default_factory=dict)
 
 
 def features_of(network: Any, pixels: torch.Tensor, *, maps: bool) -> torch.Tensor:
@@ -80,7 +82,7 @@ def open_network(spec: NetworkSpec) -> Start:
             f"{(str(exc).splitlines() or [''])[0]}; choose another network or --size"
         ) from exc
     seen = np.union1d(opened.seen.train, opened.seen.held_out)
-    return Start(network, opened.name, opened.sha256, view, seen)
+    return Start(network, opened.name, opened.sha256, view, seen, opened.trained_with)
 
 
 def check_predictions(path: Path, start: Start, crop: Mapping[str, Any], *, force: bool = False) -> str:

@@ -33,6 +33,7 @@ from .crop_scale import ScaleChoice, choose_scale, truth_of
 from .fit import scores_of
 from .images import Picture, batched, normalise, read_pictures
 from .load import UserNetwork, load_network
+from .load.values import input_warnings
 from .options import AUTO, LogitsConfig, NetworkSpec
 from .written import FeatureSpool, write_npz
 
@@ -145,6 +146,7 @@ def write_logits(
         notes=(
             *loaded.opened.notes,
             *crops.notes,
+            *_input_warnings(loaded, crops, config),
             *([choice.note] if choice else []),
             *_left_out_notes(listing, left_out),
             *_class_notes(listing, loaded, done),
@@ -206,6 +208,12 @@ def _choose(listing: Listing, splits: tuple[str, ...] | None) -> np.ndarray:
             f"{listing.dataset}: none of {len(listing)} rows is in {', '.join(splits)}; choose other splits"
         )
     return rows
+
+
+def _input_warnings(network: UserNetwork, crops: Crops, config: LogitsConfig) -> list[str]:
+    """Warning if the network was trained with another input; a scale chosen by its loss is no reason for it."""
+    crop = {key: value for key, value in crops.identity.items() if config.crop_scale != AUTO or key == "crop"}
+    return input_warnings(network.name, network.opened.trained_with, network.input, crop)
 
 
 def _left_out_notes(listing: Listing, rows: np.ndarray) -> list[str]:

@@ -21,6 +21,8 @@ from ig3d.networks.crop import choose_crops
 from ig3d.networks.crop_scale import SCALES, choose_scale, rows_to_choose_by
 from ig3d.networks.load import NetworkSpec, load_network
 from ig3d.networks.logits import LogitsConfig, write_logits
+from ig3d.networks.train import train_2d
+from ig3d.networks.train_config import TrainConfig
 
 CLASSES = ("anger", "happy", "sad")
 SIDE, BOX = 100, 40
@@ -100,6 +102,34 @@ def test_the_right_scale_of_the_val_rows_is_chosen_printed_and_recorded(
     with np.load(tmp_path / "auto.npz") as auto, np.load(tmp_path / "number.npz") as number:
         np.testing.assert_array_equal(auto["logits"], number["logits"])
     assert "crop_scale_choice" not in record_of(tmp_path / "number.npz")
+
+
+def test_another_crop_or_size_than_that_of_the_training_is_reported(tmp_path: Path) -> None:
+    samples = faces(tmp_path / "images", {Split.train: 1.0, Split.val: 1.0, Split.test: 1.0})
+    config = TrainConfig(network="test_byobnet", size=32, epochs=1, batch_size=8, device="cpu", jobs=1)
+    result = train_2d(samples, config, tmp_path / "net.safetensors")
+    assert result.notes[0].startswith("27 of 27 images are cropped to the face box of the dataset")
+
+    def warnings(size: int | None = None, **options: Any) -> list[str]:
+        config = LogitsConfig(device="cpu", jobs=1, splits=("test",), **options)
+        spec = NetworkSpec(str(result.path), size=size)
+        written = write_logits(samples, spec, tmp_path / "x.npz", config)
+        return [note for note in written.notes if "trained with another input" in note]
+
+    assert warnings() == warnings(crop_scale="auto") == []
+    assert "crop dataset, now crop whole" in warnings(crop="whole")[0]
+    assert "crop_scale 1, now crop_scale 1.5" in warnings(crop_scale=1.5)[0]
+    assert "size 32, now size 48" in warnings(size=48)[0]
+
+
+@pytest.mark.parametrize("crop", [None, "whole"])
+def test_a_scale_for_full_images_is_refused(network: NetworkSpec, tmp_path: Path, crop: str | None) -> None:
+    samples = faces(tmp_path / "images", {Split.test: 1.0})
+    if crop is None:
+        samples = with_samples(samples, [replace(one, box=(np.nan,) * 4) for one in samples_of(samples)])
+    config = LogitsConfig(device="cpu", crop=crop, crop_scale=1.5)
+    with pytest.raises(UsageError, match=r"crop-scale: 1\.5 needs face boxes"):
+        write_logits(samples, network, tmp_path / "x.npz", config)
 
 
 def test_losses_are_those_of_a_run_at_each_scale(network: NetworkSpec, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from listed import Sample, listing_of, samples_of
+from listed import Sample, listing_of, samples_of, with_samples
 from PIL import Image
 
 from ig3d.errors import DatasetError, ModelError, PredictionsError, UsageError
@@ -253,18 +253,38 @@ def test_the_command(ig3d, made, tmp_path: Path) -> None:
     )
     (folder / "pictures/manifest.csv").write_text(table)
     common = [
-        "train-joint", folder / "pictures", "--dataset", "manifest", "--network", folder / "2d.safetensors",
-        "--2d-logits", folder / "2d.npz", "--3d-store", folder / "3d.h5", "--device", "cpu",
+        "train-joint", folder / "pictures", "--dataset", "manifest", "--2d-logits", folder / "2d.npz", "--3d-store",
+        folder / "3d.h5", "--device", "cpu",
     ]  # fmt: skip
+    network = ("--network", folder / "2d.safetensors")
+    # splits are those of the store
+    ended = ig3d(*common, *network, "--split", "0.6,0.2,0.2", "--out", tmp_path / "out")
+    assert ended.returncode == 2 and "--split" in ended.stderr
+    ended = ig3d(*common, "--out", tmp_path / "out")
+    assert ended.returncode == 2 and "network: pass --network" in ended.stderr
     ended = ig3d(
-        *common, "--module", "gate", "--epochs", 1, "--width", 4, "--draws", 100, "--no-controls", "--out",
+        *common, *network, "--module", "gate", "--epochs", 1, "--width", 4, "--draws", 100, "--no-controls", "--out",
         tmp_path / "out", "--blocks", "expression",
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert "40 rows of" in ended.stdout and "gate trained 1 time on" in ended.stdout
-    ended = ig3d(*common, "--apply", tmp_path / "out/codes-0.safetensors", "--out", tmp_path / "again.npz")
+    apply = ("--apply", tmp_path / "out/codes-0.safetensors", "--out", tmp_path / "again.npz")
+    ended = ig3d(*common, *network, *apply)
+    assert ended.returncode == 2 and "leave out --network" in ended.stderr
+    assert not (tmp_path / "again.npz").exists()
+    ended = ig3d(*common, *apply)
     assert ended.returncode == 0, ended.stderr
     assert "80 rows, predicted by gate" in ended.stdout
+    assert "it is replaced" not in ended.stderr
+    assert "again.npz: exists; it is replaced" in ig3d(*common, *apply).stderr
+
+
+def test_a_crop_other_than_that_of_the_training_of_the_network_is_reported(made) -> None:
+    samples, folder = made
+    warning = "WARNING test_resnet was trained with another input: crop whole, now crop dataset"
+    assert not any("WARNING" in note for note in route_of(made).table.notes)
+    boxed = with_samples(samples, [replace(one, box=(2.0, 2.0, 20.0, 20.0)) for one in samples_of(samples)])
+    assert any(warning in note for note in route_of((boxed, folder)).table.notes)
 
 
 def test_valence_and_arousal_from_a_network_for_them(made, tmp_path: Path) -> None:

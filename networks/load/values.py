@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
+from ...features.network_features import describe_network, network_differences
 from ..checkpoint import Seen, nothing_seen
+from ..images import InputSpec
 
 # Standard deviation for inputs in bytes, 0 to 255
 BYTES = (1 / 255,) * 3
@@ -65,6 +67,8 @@ class Opened:
         Batch size, if only one is possible.
     seen : Seen
         Record of the training images; empty if unknown.
+    trained_with : dict
+        Input of the training: ``input`` (fields of :class:`InputSpec`), ``crop`` and ``crop_scale``; empty if unknown.
     notes : tuple of str
     """
 
@@ -79,4 +83,30 @@ class Opened:
     channels: int | None = None
     fixed_rows: int | None = None
     seen: Seen = field(default_factory=nothing_seen)
+    trained_with: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+
+def input_warnings(
+    name: str, trained_with: Mapping[str, Any], view: InputSpec, crop: Mapping[str, Any]
+) -> list[str]:
+    """Warning if a network gets images of another size, normalisation or crop than in its training.
+
+    Parameters
+    ----------
+    name : name of the network
+    trained_with : :attr:`Opened.trained_with`
+    view : InputSpec
+    crop : :attr:`ig3d.networks.crop.Crops.identity`, or a part of it
+    """
+    if not trained_with:
+        return []
+    network = {"network": name, "sha256": ""}
+    now = describe_network({**network, "input": asdict(view), **crop})
+    differences = network_differences(describe_network({**network, **trained_with}), now)
+    if not differences:
+        return []
+    return [
+        f"WARNING {name} was trained with another input: {'; '.join(differences)}. Its outputs are likely worse; use "
+        "the --crop and --size of its training"
+    ]
