@@ -197,7 +197,7 @@ def test_a_network_records_the_images_of_the_network_from_which_it_starts(tmp_pa
     # also as weights of a named architecture
     named = NetworkSpec("timm:test_byobnet", weights=result.path, classes="dataset", size=32)
     notes = write_logits(samples, named, tmp_path / "x.npz", LogitsConfig(device="cpu")).notes
-    assert any(note.startswith("30 rows are left out: the network was trained") for note in notes)
+    assert any(note.startswith("30 rows left out: the network was trained") for note in notes)
     # rows that choose its epoch
     again = train_2d(samples, replace(short, weights=first.path, seed=2), tmp_path / "again.safetensors")
     assert not any("WARNING" in note for note in again.notes)
