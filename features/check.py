@@ -11,12 +11,15 @@ import numpy as np
 from ..errors import PredictionsError, UsageError
 from .inputs import Inputs
 from .join import AlignedPredictions, JoinedFiles, SampleData, join_files, missing_reported, read_samples
-from .order import best_permutation, correlation
+from .order import MIN_SPLIT_ROWS, at_chance, best_permutation, correlation, va_at_chance
 from .predictions import log_softmax
 from .samples import Split
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+_CHANCE_ERRORS = 2.0  # standard errors above chance up to which a warning is printed
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,9 @@ class PartCheck:
     figures : two float
         Accuracy with the classes as declared, and with their best permutation; or correlations of valence and of
         arousal with the labels. NaN if no row has both a label and a prediction.
+    at_chance : tuple of str
+        Which of these figures are at most 2 standard errors above those with shuffled labels: ``accuracy``, or
+        ``valence`` and ``arousal``. Empty for a split with fewer than 50 rows to compare.
     """
 
     name: str
@@ -40,6 +46,7 @@ class PartCheck:
     predicted: int
     codes_only: int
     figures: tuple[float, ...]
+    at_chance: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +178,9 @@ def _parts(file: AlignedPredictions, joined: JoinedFiles, data: SampleData) -> I
             predicted=int((mask & present).sum()),
             codes_only=int((mask & labelled & coded & ~present).sum()),
             figures=_figures(file.values[measured], truth[measured], joined.task),
+            at_chance=_at_chance(file.values[measured], truth[measured], joined.task)
+            if name == "all" or measured.sum() >= MIN_SPLIT_ROWS
+            else (),
         )
 
 
@@ -182,6 +192,45 @@ def _figures(values: np.ndarray, truth: np.ndarray, task: str) -> tuple[float, .
     predicted = values.argmax(axis=1)
     meaning = best_permutation(predicted, truth, values.shape[1])
     return float(np.mean(predicted == truth)), float(np.mean(meaning[predicted] == truth))
+
+
+def _at_chance(values: np.ndarray, truth: np.ndarray, task: str) -> tuple[str, ...]:
+    """Names of the figures of (n, k) predictions that are not better than with shuffled labels."""
+    if not len(values):
+        return ()
+    if task == "va":
+        names = ("valence", "arousal")
+        return tuple(
+            name
+            for at, name in enumerate(names)
+            if va_at_chance(values[:, at], truth[:, at], errors=_CHANCE_ERRORS)
+        )
+    return (
+        ("accuracy",)
+        if at_chance(values.argmax(axis=1), truth, values.shape[1], errors=_CHANCE_ERRORS)
+        else ()
+    )
+
+
+def _chance_warnings(check: FileCheck) -> list[str]:
+    """Lines on the figures that are at chance: in all rows, else in single splits."""
+    *splits, every = check.parts
+    lines = []
+    for position, name in enumerate(("valence", "arousal") if check.task == "va" else ("accuracy",)):
+        for part in [every] if name in every.at_chance else splits:
+            if name not in part.at_chance:
+                continue
+            rows = "all rows" if part is every else f"the {part.name} rows"
+            value, best = (_shown(figure, check.task) for figure in part.figures)
+            if check.task == "va":
+                value = _shown(part.figures[position], check.task)
+                lines.append(f"WARNING: {name} of {rows} is not clearly above chance (r = {value})")
+            else:
+                lines.append(
+                    f"WARNING: the accuracy of {rows} is not clearly above chance ({value} are right; {best} in the "
+                    "best order of the classes)"
+                )
+    return lines
 
 
 def print_check(notes: tuple[str, ...], checks: tuple[FileCheck, ...], console: Console) -> None:
@@ -217,8 +266,12 @@ def print_check(notes: tuple[str, ...], checks: tuple[FileCheck, ...], console: 
             line = f"  PROBLEM {problem.removeprefix(f'{check.source}: ')}"
             console.print(line, style="bold", markup=False, soft_wrap=True)
         if not check.problems:
+            warnings = _chance_warnings(check)
+            for line in warnings:
+                console.print(f"  {line}", markup=False, soft_wrap=True)
             compared = np.isfinite(check.parts[-1].figures).any()
             labels = " and agree with the labels" if compared else "; no labels to compare them with"
+            labels = "" if warnings else labels
             console.print(f"  ok: rows and classes match the samples{labels}", markup=False, soft_wrap=True)
 
 

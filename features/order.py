@@ -16,7 +16,7 @@ GIVE_IDS, GIVE_ORDER = "give the ids with --2d-ids", "give the order with --2d-c
 BETTER_BY = 0.10  # difference in accuracy, or in correlation, from which another order is better
 _SIGNIFICANT = 1e-3
 _CHANCE_ERRORS = 3.0  # standard errors above chance up to which an agreement counts as chance
-_MIN_SPLIT_ROWS = 50  # labelled rows that a split needs to be tested separately
+MIN_SPLIT_ROWS = 50  # labelled rows that a split needs to be tested separately
 # For distributed inference, in which process i of p predicts the rows i, i + p, i + 2 p, ...
 _MAX_PROCESSES, _USUAL_PROCESSES, _BATCHES = 16, (2, 4, 8), (16, 32, 64, 128, 256)
 
@@ -101,8 +101,8 @@ def best_permutation(predicted: np.ndarray, labels: np.ndarray, k: int) -> np.nd
     return np.asarray(class_of_column)
 
 
-def at_chance(predicted: np.ndarray, labels: np.ndarray, k: int) -> bool:
-    """Whether the agreement is not better than with shuffled labels (within 3 standard errors).
+def at_chance(predicted: np.ndarray, labels: np.ndarray, k: int, *, errors: float = _CHANCE_ERRORS) -> bool:
+    """Whether the agreement is not better than with shuffled labels (within ``errors`` standard errors).
 
     False if this cannot be tested: with too few rows, or a single class. ``predicted`` and ``labels`` are (n,) int.
     """
@@ -111,7 +111,7 @@ def at_chance(predicted: np.ndarray, labels: np.ndarray, k: int) -> bool:
     truth = np.bincount(labels, minlength=k) / n
     expected = float(shares @ truth)
     spread = float(np.sqrt(max(expected * (1 - expected), 0) / n))
-    limit = expected + _CHANCE_ERRORS * spread
+    limit = expected + errors * spread
     if shares.max() == 1 or truth.max() == 1 or limit >= 1:
         return False
     return float(np.mean(predicted == labels)) <= limit
@@ -337,7 +337,7 @@ def chance_problem(predicted: np.ndarray, labels: np.ndarray, k: int, *, splits:
         )
     for split in np.unique(splits[labelled]).tolist():
         part = labelled & (splits == split)
-        if part.sum() >= _MIN_SPLIT_ROWS and at_chance(predicted[part], labels[part], k):
+        if part.sum() >= MIN_SPLIT_ROWS and at_chance(predicted[part], labels[part], k):
             return (
                 f"the rows do not seem to be in the order of the samples: {accuracy:.1%} are right, but those of "
                 f"the {Split(split).name} split only by chance ({np.mean(predicted[part] == labels[part]):.1%})"
@@ -381,6 +381,11 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
     if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return 0.0
     return float(np.corrcoef(a, b)[0, 1])
+
+
+def va_at_chance(values: np.ndarray, targets: np.ndarray, *, errors: float) -> bool:
+    """Whether the correlation of two (n,) arrays is within ``errors`` standard errors of 0, or negative."""
+    return correlation(values, targets) <= errors / np.sqrt(max(len(values), 1))
 
 
 def _agreement(values: np.ndarray, targets: np.ndarray) -> float:

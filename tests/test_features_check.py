@@ -195,3 +195,31 @@ def test_a_forced_order_is_a_warning(tmp_path, ig3d):
     assert ig3d(*arguments).returncode == 1
     ended = ig3d(*arguments, "--force")
     assert ended.returncode == 0 and "continued because of --force" in ended.stdout
+
+
+@pytest.mark.parametrize("only_test", [False, True])
+def test_predictions_at_chance_have_a_warning_and_do_not_agree_with_the_labels(
+    toy, tmp_path, ig3d, only_test
+):
+    store, samples = toy
+    test = np.array([sample.split == Split.test for sample in samples])
+    logits = good_logits(samples)
+    random = np.random.default_rng(3).normal(size=logits.shape)
+    logits = np.where(test[:, None] | (not only_test), random, logits)
+    path = save(tmp_path / "x.npz", logits, ids=[sample.id for sample in samples], classes=CLASSES)
+    ended = ig3d("predictions", "check", path, "--3d-store", store)
+    assert ended.returncode == 0 and "agree with the labels" not in ended.stdout
+    rows = "the test rows" if only_test else "all rows"
+    assert f"WARNING: the accuracy of {rows} is not clearly above chance (" in ended.stdout
+    assert "ok: rows and classes match the samples\n" in ended.stdout
+
+
+def test_values_at_chance_have_a_warning(toy, tmp_path, ig3d):
+    store, samples = toy
+    truth = np.array([[sample.valence, sample.arousal] for sample in samples])
+    values = np.stack([np.random.default_rng(0).uniform(-1, 1, len(truth)), truth[:, 1]], axis=1)
+    np.savez(tmp_path / "x.npz", ids=[sample.id for sample in samples], va=values)
+    ended = ig3d("predictions", "check", tmp_path / "x.npz", "--3d-store", store)
+    assert ended.returncode == 0, ended.stdout
+    assert "WARNING: valence of all rows is not clearly above chance (r = " in ended.stdout
+    assert "agree with the labels" not in ended.stdout
