@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas
@@ -27,6 +28,7 @@ from ig3d.learn.report import (
     write_report,
     write_result,
 )
+from ig3d.learn.report.compare import predictions_of, unlike
 from ig3d.learn.report.format import interval, p_value
 from ig3d.learn.report.latex import escape, table_tex
 
@@ -277,11 +279,19 @@ def test_runs_on_the_same_rows_are_paired(tmp_path):
     assert lines.loc["mean", "value"] == pytest.approx(expected, abs=1e-12)
     assert lines.loc["mean", "low"] > 0 and lines.loc["mean", "p_adjusted"] < 0.05
     assert lines.loc["2d", "p"] > 0.05
+    assert set(comparison.differences["metric"]) == {"accuracy", "macro_f1", "log_loss"}
+    loss = comparison.differences.query("metric == 'log_loss' and predictor == 'mean'").iloc[0]
+    expected = (
+        figure(runs[1].figures, "mean", "log_loss").value - figure(runs[0].figures, "mean", "log_loss").value
+    )
+    assert loss["value"] == pytest.approx(expected, abs=1e-12) and loss["high"] < 0
     console = Console(width=80, file=io.StringIO(), no_color=True)
     print_comparison(comparison, console)
     text = console.file.getvalue()
     assert (
-        "Paired differences relative to the run weak" in text and max(map(len, text.splitlines()[:-1])) <= 80
+        "Paired differences relative to the run weak, in percentage points (log loss: nats)" in text
+        and "log loss" in text.split("Paired")[1]
+        and max(map(len, text.splitlines()[:-1])) <= 84
     )
     written = {path.name: path for path in write_report(runs, tmp_path / "both")}
     assert sorted(written) == ["differences.csv", "figures.csv", "report.html", "table.tex"]
@@ -294,8 +304,10 @@ def test_runs_on_the_same_rows_are_paired(tmp_path):
         if (line["predictor"], line["metric"]) == ("mean", "accuracy")
     ]
     assert float(line["value"]) == lines_of_mean
-    assert Page(written["report.html"].read_text()).open == []
+    page = written["report.html"].read_text()
+    assert Page(page).open == [] and "log loss" in page.split("Paired differences")[1].split("</thead>")[0]
     tex = written["table.tex"].read_text()
+    assert "log loss" in tex.split("Differences relative to the run")[1].split("midrule")[0]
     labels = re.findall(r"\\label\{(.*?)\}", tex)
     assert tex.count(r"\begin{table*}") == 4 == len(set(labels))
     write_report(runs, tmp_path / "both")  # its own files may be replaced
@@ -346,6 +358,14 @@ def test_runs_on_other_rows_or_of_another_task_are_not_paired(tmp_path):
     comparison = compare(runs)
     assert not len(comparison.differences)
     assert "they report 240 and 200 rows, 200 of them the same" in comparison.remarks[0]
+    written = write_report(runs, tmp_path / "report")
+    assert "differences.csv" not in [path.name for path in written]
+    first = predictions_of(runs[0])
+    turned = replace(first, classes=first.classes[::-1])
+    assert unlike(first, turned).startswith("their classes are in another order (")
+    assert unlike(first, replace(first, classes=("a", "b", "c"))).startswith("their classes differ (")
+    turned = replace(first, ids=first.ids[::-1])
+    assert unlike(first, turned) == "their rows are in another order"
     with pytest.raises(RunError, match=r"different tasks \(classes and va\)"):
         compare(read_runs([tmp_path / "a" / "run", tmp_path / "va"]))
     (tmp_path / "b" / "run" / "predictions.npz").unlink()

@@ -17,7 +17,7 @@ import pandas as pd
 from ...errors import RunError, plural, shorten
 from ..evaluate.figures import COLUMNS, Figure, figures_of
 from ..evaluate.intervals import holm
-from ..evaluate.metrics import measure
+from ..evaluate.metrics import METRICS, measure, metric_names
 from ..evaluate.predictions import ReportedPredictions, read_predictions
 from ..evaluate.predictors import REAL, Predictor, find
 from .format import NOTHING, number
@@ -52,6 +52,17 @@ class Comparison:
     views: tuple[View, ...]
     differences: pd.DataFrame
     remarks: tuple[str, ...]
+
+    @property
+    def unit(self) -> str:
+        """Unit of the differences, as the end of a sentence; empty if no metric is in per cent."""
+        points = [METRICS[metric].title for metric in self.metrics if METRICS[metric].percent]
+        others = [METRICS[metric].title for metric in self.metrics if not METRICS[metric].percent]
+        if not points:
+            return ""
+        return (
+            f", in percentage points ({' and '.join(others)}: nats)" if others else ", in percentage points"
+        )
 
     def rows(self) -> list[tuple[str, list[str]]]:
         """Predictors, with every metric of each run on all reported rows."""
@@ -88,6 +99,8 @@ def compare(runs: Sequence[Run]) -> Comparison:
         )
     views = tuple(View(run) for run in runs)
     metrics = views[0].leading
+    if "log_loss" in metric_names(tasks[0]):  # the metric of the primary comparison of late fusion
+        metrics = (*metrics, "log_loss")
     first = predictions_of(runs[0])
     differences: list[pd.DataFrame] = []
     remarks: list[str] = []
@@ -173,9 +186,16 @@ def _check(run: Run, predictions: ReportedPredictions) -> None:
 def unlike(first: ReportedPredictions, other: ReportedPredictions) -> str:
     """Reason why two runs cannot be paired; empty if they have the same rows."""
     if first.classes != other.classes:
-        return "their classes differ"
+        if set(first.classes) == set(other.classes):
+            return (
+                f"their classes are in another order ({', '.join(first.classes)}, and {', '.join(other.classes)}); "
+                "extract both stores with the same adapter, or use one store"
+            )
+        return f"their classes differ ({', '.join(first.classes)}, and {', '.join(other.classes)})"
     if not np.array_equal(first.ids, other.ids):
         shared = len(np.intersect1d(first.ids, other.ids))
+        if shared == len(first.ids) == len(other.ids):
+            return "their rows are in another order"
         return f"they report {len(first.ids)} and {len(other.ids)} rows, {shared} of them the same"
     if not np.allclose(first.truth, other.truth, atol=1e-6):
         return f"the truth differs on {plural(int((first.truth != other.truth).sum()), 'row')}"

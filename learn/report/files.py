@@ -28,6 +28,7 @@ from .record import FIGURES, FILE, FINDINGS, FORMAT, PREDICTIONS, Run, json_text
 from .view import View
 
 _DIGITS = "%.9g"  # more than a prediction has
+DIFFERENCES = "differences.csv"
 FILES = (
     FILE, FIGURES, "confusion.csv", "reliability.csv", FINDINGS, PREDICTIONS, "predictions.csv", "table.tex",
     MODEL, "report.html",
@@ -118,7 +119,7 @@ def run_files(run: Run, result: ReportedPredictions) -> dict[str, str | bytes]:
 
 
 def write_report(runs: Sequence[Run], out: str | Path) -> list[Path]:
-    """Write ``report.html``, ``figures.csv``, ``table.tex`` and, of several runs, ``differences.csv`` into a folder.
+    """Write ``report.html``, ``figures.csv`` and ``table.tex`` into a folder, and ``differences.csv`` of paired runs.
 
     Raises
     ------
@@ -137,8 +138,8 @@ def write_report(runs: Sequence[Run], out: str | Path) -> list[Path]:
         FIGURES: table_csv(figures_of_runs(runs)),
         "table.tex": tables_tex(runs, comparison),
     }
-    if comparison is not None:
-        texts["differences.csv"] = table_csv(comparison.differences)
+    if comparison is not None and len(comparison.differences):
+        texts[DIFFERENCES] = table_csv(comparison.differences)
     page = folder / "report.html"
     existing = [name for name in texts if (folder / name).exists()]
     for name in existing:
@@ -148,6 +149,8 @@ def write_report(runs: Sequence[Run], out: str | Path) -> list[Path]:
             f"{out}: has {', '.join(existing)} that ig3d did not write; name a new folder, or that of an earlier "
             "report, with --out"
         )
+    if existing and DIFFERENCES not in texts:
+        (folder / DIFFERENCES).unlink(missing_ok=True)  # of an earlier report
     return sorted(write_texts(folder, texts))
 
 

@@ -160,10 +160,9 @@ def _comparison_tex(comparison: Comparison) -> list[str]:
             ]
             lines.append(" & ".join([escape(run), rf"\texttt{{{escape(name)}}}", *cells]) + r" \\")
         heads = ["Run", "Predictor", *(escape(METRICS[metric].title) for metric in comparison.metrics)]
-        points = ", in percentage points," if metric.percent else ""
         caption = (
-            f"Differences relative to the run {escape(comparison.first)}{points} on the same rows (paired), with "
-            "95\\,\\% "
+            f"Differences relative to the run {escape(comparison.first)} on the same rows (paired){comparison.unit}, "
+            "with 95\\,\\% "
             r"intervals; \textsuperscript{*}, \textsuperscript{**}, \textsuperscript{***}: a gain with $p < .05$, "
             "$.01$, $.001$ (Holm's correction over the predictors of a run)."
         )

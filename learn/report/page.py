@@ -72,6 +72,7 @@ def _compared(comparison: Comparison) -> dict[str, Any]:
         "runs": comparison.runs,
         "first": comparison.first,
         "metrics": comparison.metrics,
+        "unit": comparison.unit,
         "rows": comparison.rows(),
         "paired": by_predictor(comparison),
         "remarks": comparison.remarks,

@@ -115,14 +115,15 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     ]
     paired = by_predictor(comparison)
     if paired:
-        heads = ["predictor", "run", *(METRICS[name].head for name in comparison.metrics)]
+        shown = (comparison.metrics[0], comparison.metrics[-1])  # the page has all of them
+        heads = ["predictor", "run", *(METRICS[name].head for name in shown)]
         cells = [
-            [name, run, *(interval(figures[of], of) + stars(figures[of], of) for of in comparison.metrics)]
+            [name, run, *(interval(figures[of], of) + stars(figures[of], of) for of in shown)]
             for run, name, figures in paired
         ]
         lines += [
             "",
-            f"Paired differences relative to the run {comparison.first}{', points' if metric.percent else ''}",
+            f"Paired differences relative to the run {comparison.first}{comparison.unit}",
             _aligned(pd.DataFrame(cells, columns=heads)),
         ]
         lines.append(
