@@ -197,6 +197,8 @@ def detect(
             if (box := near[row]) is not None:
                 if (nearest := choose_overlapping(of_image, box.xyxy, views[row][1])) is None:
                     batch.end(row, Status.no_face, "no face found around the box")
+                elif needs_detector(nearest, needs):  # such as sfd, which gives those of one face
+                    batch.end(row, Status.failed, f"{detector.name} gives no landmarks of this face")
                 else:
                     rows.count[row] = len(of_image) if boxes.detected[row] else boxes.count[row]
                     faces[row] = nearest

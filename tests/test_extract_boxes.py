@@ -134,6 +134,24 @@ def test_landmarks_are_looked_for_around_the_box_only(tmp_path: Path) -> None:
         assert rows.message[found[name]] == why
 
 
+def test_a_face_without_the_landmarks_that_the_regressor_needs_fails_alone(tmp_path: Path) -> None:
+    class FirstOnly(SpotDetector):
+        def __call__(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
+            faces = super().__call__(images)
+            return [[first, *(replace(face, landmarks=None) for face in others)] for first, *others in faces]
+
+    image = np.zeros((100, 200, 3), np.uint8)
+    image[10:70, 100:180] = 255
+    image[40:50, 20:30] = 255
+    Image.fromarray(image).save(tmp_path / "a.png")
+    samples = (Sample("a", "a.png", box=(100, 10, 180, 70)), Sample("a@1", "a.png", box=(20, 40, 30, 50)))
+    listed = replace(listing_of("x", str(tmp_path), (), samples), detected=True)
+    boxes = box_source(listed, "dataset", SpotRegressor.needs).read(slice(None))
+    rows = rows_of(files_of(listed.samples), tmp_path, FirstOnly(), SpotRegressor(), boxes=boxes)
+    assert rows.status.tolist() == [Status.ok, Status.failed]
+    assert rows.message[1] == "spots gives no landmarks of this face"
+
+
 @pytest.mark.parametrize("regressor", [SpotRegressor(), FakeRegressor()])
 def test_boxes_of_the_detector_choose_among_the_faces_of_the_full_image(
     regressor: Regressor, tmp_path: Path
