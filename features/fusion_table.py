@@ -59,6 +59,8 @@ class FusionTable:
     quality_columns : q names such as ``quality:yaw``
     two_d_out_of_fold : bool
         Whether the file of ``two_d`` states that its predictions of the train split are out of fold.
+    two_d_training_rows : int
+        Number of rows in the file of ``two_d`` that it records as training images of its network.
     two_d_network : str
         Name and weights of the network of ``two_d``; empty if the file does not name them.
     image_hash : (n,) int64 or None
@@ -83,6 +85,7 @@ class FusionTable:
     quality: np.ndarray | None = None
     quality_columns: tuple[str, ...] = ()
     two_d_out_of_fold: bool = False
+    two_d_training_rows: int = 0
     two_d_network: str = ""
     image_hash: np.ndarray | None = None
 

@@ -21,7 +21,7 @@ from .codes import Codes, read_codes
 from .fusion_table import FusionTable
 from .inputs import Inputs
 from .labels import has_va, is_numbered, names_of, overlay, read_labels, with_classes
-from .network_features import network_of
+from .network_features import network_of, training_rows_of
 from .order import GIVE_IDS, GIVE_ORDER, class_problem, va_problem
 from .predictions import Predictions, load_predictions
 from .quality import QUALITY_COLUMNS
@@ -208,6 +208,7 @@ def load_table(
         quality=None if codes is None else codes.quality,
         quality_columns=() if codes is None else QUALITY_COLUMNS,
         two_d_out_of_fold=first.out_of_fold and bool(train_rows.any()),
+        two_d_training_rows=training_rows_of(inputs.two_d[0]),
         two_d_network=network_of(inputs.two_d[0]),
         image_hash=None if codes is None else codes.image_hash,
     )

@@ -88,6 +88,12 @@ def made_by_of(path: str | Path) -> dict[str, Any]:
         return {}
 
 
+def training_rows_of(path: str | Path) -> int:
+    """Number of rows that a file of ``ig3d logits`` records as training images of its network; 0 if unknown."""
+    count = made_by_of(path).get("training_rows", 0)
+    return count if isinstance(count, int) else 0
+
+
 def network_of(path: str | Path) -> str:
     """Description of the network, its input and its crop from a file of predictions; empty if it has no record."""
     return describe_network(made_by_of(path))

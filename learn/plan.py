@@ -179,6 +179,12 @@ def plan_fusion(table: FusionTable, config: FuseConfig) -> EvaluationPlan:
     ProtocolError : no evaluation is possible: labels or 2D predictions are missing, or there are too few groups.
     """
     usable = table.labelled & table.has_2d
+    if config.two_d_out_of_fold and table.two_d_training_rows:
+        raise ProtocolError(
+            f"2d-out-of-fold: {table.sources.get('2d', 'the 2D file')} records that the network was trained on the "
+            f"images of {plural(table.two_d_training_rows, 'row')}, whose predictions are therefore not out of fold; "
+            "leave out --2d-out-of-fold, or predict them with ig3d train-2d --out-of-fold"
+        )
     declared = _BY_OPTION if config.two_d_out_of_fold else _BY_FILE if table.two_d_out_of_fold else ""
     report_name, report_part, notes = _part_to_report(table, usable, config.report)
     reported = np.flatnonzero(report_part & usable)

@@ -132,8 +132,10 @@ def write_logits(
             )
         done = np.array([picture.row for picture in good])
         ids = listing.samples["id"].to_numpy(dtype="U")[done]
-        write_npz(out, _arrays(loaded, crops, choice, run, ids), features=spool)
-    training = _training_notes(loaded, np.stack([picture.digest for picture in good]), ids)
+        contents = hash_contents(np.stack([picture.digest for picture in good]))
+        trained = int(np.isin(contents, loaded.seen.train).sum())
+        write_npz(out, _arrays(loaded, crops, choice, run, ids, trained), features=spool)
+    training = _training_notes(loaded, contents, ids)
     scores, warnings = _scores(listing, loaded, done, run)
     by_split = Counter(Split(int(code)).name for code in listing.splits[done])
     return LogitsResult(
@@ -182,9 +184,9 @@ def _choose_scale(
 
 
 def _arrays(
-    network: UserNetwork, crops: Crops, choice: ScaleChoice | None, run: Run, ids: np.ndarray
+    network: UserNetwork, crops: Crops, choice: ScaleChoice | None, run: Run, ids: np.ndarray, trained: int
 ) -> dict[str, np.ndarray]:
-    """Arrays of the file by key, without the features."""
+    """Arrays of the file by key, without the features; ``trained`` rows have training images of the network."""
     arrays = {"ids": ids}
     if network.columns.logits:
         arrays |= {"logits": run.logits, "classes": np.array(network.columns.classes)}
@@ -193,6 +195,8 @@ def _arrays(
     if network.layer:
         arrays["feature_network"] = np.array(network.feature_network(crops.identity))
     made_by = {**network.identity, **crops.identity}
+    if trained:
+        made_by["training_rows"] = trained
     if choice:
         made_by["crop_scale_choice"] = choice.record
     return arrays | {"made_by": np.array(json.dumps(made_by, sort_keys=True))}
@@ -253,9 +257,9 @@ def _class_notes(listing: Listing, network: UserNetwork, rows: np.ndarray) -> li
     return notes
 
 
-def _training_notes(network: UserNetwork, digests: np.ndarray, ids: np.ndarray) -> list[str]:
+def _training_notes(network: UserNetwork, hashes: np.ndarray, ids: np.ndarray) -> list[str]:
     """Notes on written rows on whose images the network was trained, or may have been trained."""
-    hashes, seen = hash_contents(digests), network.seen
+    seen = network.seen
     if not len(seen.train):
         return [
             f"{network.name} does not record its training images; on these its outputs are over-confident"

@@ -11,19 +11,22 @@ import torch
 from listed import Sample, listing_of, samples_of, with_samples
 from PIL import Image
 
-from ig3d.errors import DatasetError, ModelError, PredictionsError, UsageError
+from ig3d.errors import DatasetError, ModelError, PredictionsError, ProtocolError, UsageError
 from ig3d.features.inputs import Inputs
+from ig3d.features.join import load_table
 from ig3d.features.predictions import load_predictions
 from ig3d.features.samples import Listing, Split
 from ig3d.features.store.format import StoreInfo
 from ig3d.features.store.writer import StoreWriter
 from ig3d.features.values import Block, Rows, Status
+from ig3d.learn.config import FuseConfig
 from ig3d.learn.evaluate.figures import figure
 from ig3d.learn.intermediate.checkpoint import check_fits, load_module, save_module
 from ig3d.learn.intermediate.config import IntermediateConfig
 from ig3d.learn.intermediate.fit import training_data
 from ig3d.learn.intermediate.plan import plan_modules
 from ig3d.learn.intermediate.run import train_route
+from ig3d.learn.plan import plan_fusion
 from ig3d.networks.joint import JointConfig, JointNetwork, apply_joint, open_route
 from ig3d.networks.joint_start import load_joint
 from ig3d.networks.load import NetworkSpec
@@ -200,6 +203,17 @@ def test_predictions_of_another_network_are_refused_unless_forced(made, tmp_path
     inputs = Inputs(tmp_path / "2d.npz", folder / "3d.h5")
     route = open_route(samples, NetworkSpec(str(other)), inputs, device="cpu")
     assert not any("WARNING" in note for note in route.table.notes)
+
+
+def test_predictions_of_training_images_are_not_accepted_as_out_of_fold(made, tmp_path: Path) -> None:
+    samples, folder = made
+    every = LogitsConfig(splits=("train", "val", "test"), device="cpu", jobs=1)
+    write_logits(samples, folder / "2d.safetensors", tmp_path / "all.npz", every)
+    table = load_table(Inputs(tmp_path / "all.npz", folder / "3d.h5"))
+    plan_fusion(table, FuseConfig())
+    with pytest.raises(ProtocolError, match=r"2d-out-of-fold: .*all\.npz records .* images of 80 rows"):
+        plan_fusion(table, FuseConfig(two_d_out_of_fold=True))
+    assert load_table(Inputs(folder / "2d.npz", folder / "3d.h5")).two_d_training_rows == 0
 
 
 def test_bad_input_is_one_line(made, tmp_path: Path) -> None:
