@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..console import kept_when_interrupted, progress_bar, say, stdout, working
-from ..errors import UsageError, plural
+from ..errors import UsageError, listed, plural
 from ..learn.intermediate.config import IntermediateConfig
 from .options import (
     BatchSize,
@@ -268,6 +268,8 @@ def watching(config: IntermediateConfig) -> Iterator[Watch]:
             bar.update(task, completed=total, detail=f"{condition} {seed}{scores}")
 
         yield watch
+        if bar.tasks[task].completed:
+            bar.update(task, completed=len(order) * config.epochs)
 
 
 def show(result: IntermediateResult, out: Path) -> None:
@@ -275,9 +277,28 @@ def show(result: IntermediateResult, out: Path) -> None:
     from ..learn.intermediate.results import results_of
     from ..learn.report import print_result
 
+    for note in _notes_on_trainings(result):
+        say(note)
     for of in results_of(result):
         print_result(of, stdout())
     names = [f"{training.condition}-{training.seed}.npz" for training in result.trained]
     files = f"record.json, figures.csv, predictions.csv, {', '.join(names)}"
     print(f"\n{out}: {files}, and a checkpoint (.safetensors) of each")
     print(f"ig3d report {out} --out PAGE writes a page, LaTeX and CSV")
+
+
+def _notes_on_trainings(result: IntermediateResult) -> list[str]:
+    """Notes on trainings that an earlier run finished, and on those that stopped early."""
+    trained, epochs = result.trained, result.config.epochs
+    finished = sum(training.epochs is None for training in trained)
+    notes = [f"{finished} of {plural(len(trained), 'training')} had finished before"] if finished else []
+    early = [
+        f"{training.condition} {training.seed} after {training.epochs}"
+        for training in trained
+        if training.epochs is not None and training.epochs < epochs
+    ]
+    if early:
+        notes.append(
+            f"stopped before epoch {epochs}, because validation scores did not improve: {listed(early, 6)}"
+        )
+    return notes

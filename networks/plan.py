@@ -78,6 +78,7 @@ def plan_training(listing: Listing, *, task: str | None, fraction: float, seed: 
     labels = listing.labels.astype(np.int64)
     values = listing.samples[["valence", "arousal"]].to_numpy(np.float32)
     labelled = {"classes": labels >= 0, "va": np.isfinite(values).all(1)}
+    unset = task is None
     if task is None:
         task = "classes" if (labelled["classes"] & in_train).any() else "va"
     rows = np.flatnonzero(labelled[task] & in_train)
@@ -97,6 +98,8 @@ def plan_training(listing: Listing, *, task: str | None, fraction: float, seed: 
         grouped = ", groups not divided" if (listing.samples["group"].iloc[rows] != "").any() else ""
         origin = f"{len(validation)} of the train rows (stratified{grouped}; seed {seed})"
     notes = []
+    if unset and task == "classes" and (labelled["va"] & in_train).any():
+        notes.append("classes are trained; the samples also have valence and arousal (--task va)")
     if int(in_train.sum()) > len(rows):
         notes.append(f"{int(in_train.sum()) - len(rows)} train rows have no {wanted} and are left out")
     columns = listing.classes if task == "classes" else VA_COLUMNS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from importlib import metadata
@@ -410,6 +411,11 @@ def test_the_command_for_classes_and_for_va(ig3d, tmp_path: Path) -> None:
     ended = ig3d(*common, *quick, "--out", tmp_path / "b", "--task", "both", "--no-controls", "--seeds", "2")
     assert ended.returncode == 0, ended.stderr
     assert load_predictions(tmp_path / "b/codes-0-va.npz").kind == "va"
+    with np.load(made.features) as file:
+        np.savez(tmp_path / "va.npz", **{name: file[name] for name in file.files if name != "logits"})
+    va = ["fuse-features", "--features", tmp_path / "va.npz", "--3d-store", made.store, *quick]
+    ended = ig3d(*va, "--out", tmp_path / "n", "--task", "both")
+    assert ended.returncode == 1 and "the file has no class logits; use --task va" in ended.stderr
     ended = ig3d(*common, "--apply", tmp_path / "v/codes-0.safetensors", "--out", tmp_path / "a.npz")
     assert ended.returncode == 0, ended.stderr
     assert "160 rows, predicted by gate" in ended.stdout
@@ -446,4 +452,28 @@ def test_an_interruption_says_how_to_go_on(ig3d, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(running, "fit", whole)
     ended = ig3d(*command, "--out", tmp_path / "out")
     assert ended.returncode == 0, ended.stderr
-    assert "epochs" in ended.stderr
+    assert "epochs" in ended.stderr and "had finished before" not in ended.stderr
+    ended = ig3d(*command, "--out", tmp_path / "out")
+    assert "3 of 3 trainings had finished before" in ended.stderr
+
+
+def test_a_training_that_stops_early_is_reported(ig3d, tmp_path: Path) -> None:
+    made = make(tmp_path)
+    command = [
+        "fuse-features",
+        "--features",
+        made.features,
+        "--3d-store",
+        made.store,
+        "--no-controls",
+        "--width",
+        4,
+    ]
+    quick = ["--draws", 100, "--device", "cpu", "--lr", 1e-9, "--out", tmp_path / "out"]
+    ended = ig3d(*command, *quick, "--epochs", 20)
+    assert ended.returncode == 0, ended.stderr
+    note = re.search(r"stopped before epoch 20, .* did not improve: codes 0 after (\d+)", ended.stderr)
+    assert note and 11 <= int(note[1]) < 20
+    assert "epochs ━━━━━━━━━━━━━━━━━━━━ 20/20" in ended.stderr
+    ended = ig3d(*command, *quick, "--epochs", 5, "--seed", 1)
+    assert "different: epochs, seed;" in ended.stderr

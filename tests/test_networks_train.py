@@ -212,6 +212,13 @@ def test_a_training_that_diverges_is_reported(colours: Listing, tmp_path: Path) 
     assert "WARNING the training diverged: its loss is" in result.notes[-1]
 
 
+def test_the_choice_of_the_task_is_reported(tmp_path: Path) -> None:
+    samples = dataset(tmp_path, splits="train" * 6 + "val" * 2, va=True)
+    chosen, explicit = (plan_training(samples, task=task, fraction=0.2, seed=0) for task in (None, "classes"))
+    assert chosen.notes == ("classes are trained; the samples also have valence and arousal (--task va)",)
+    assert not explicit.notes
+
+
 def test_unreadable_images_are_listed_and_left_out(tmp_path: Path) -> None:
     folder = tmp_path / "images"
     folder.mkdir()

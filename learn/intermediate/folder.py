@@ -130,4 +130,6 @@ def _differing(earlier: object, identity: Mapping[str, Any]) -> list[str]:
     """Names of options in which two identities differ, as on the command line."""
     before = earlier if isinstance(earlier, dict) else {}
     names = {name for name in {*before, *identity} if before.get(name) != identity.get(name)}
-    return sorted(name.replace("_", "-") for name in names)
+    if "epochs" in names:
+        names.discard("patience")  # in train-joint it depends on the epochs
+    return sorted("seed" if name == "first_seed" else name.replace("_", "-") for name in names)

@@ -44,11 +44,14 @@ class Trained:
     condition, seed
     values : (m, outputs) float64
         Class logits, then valence and arousal in [-1, 1], of the rows ``ModulePlan.predicted``.
+    epochs : int or None
+        Number of epochs that were run; None for a training that an earlier run finished.
     """
 
     condition: str
     seed: int
     values: np.ndarray
+    epochs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +170,7 @@ def _train(
     outputs = predict(
         fitted.model, data, torch.from_numpy(plan.predicted), device=device, batch_size=config.batch_size
     )
-    trained = Trained(condition, seed, as_values(outputs, data))
+    trained = Trained(condition, seed, as_values(outputs, data), len(fitted.history))
     if folder is not None:
         ids = route.table.id[plan.predicted]
         path = folder.predictions(condition, seed)

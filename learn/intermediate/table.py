@@ -6,6 +6,7 @@ Features come from a file of ``ig3d logits --features``; its predictions are the
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import PredictionsError, listed
+from ...features.array_files import read_array_file
 from ...features.fusion_table import FusionTable
 from ...features.groups import regrouped
 from ...features.inputs import Inputs, Paths
@@ -101,6 +103,12 @@ def load_feature_table(
     UsageError : a block is not in the store.
     """
     read = load_features(features)
+    outputs = ("logits", "probabilities", "probs", "va")
+    if task == "both" and {*read_array_file(Path(features), only=outputs, limit=sys.maxsize)} == {"va"}:
+        raise PredictionsError(
+            f"{features}: --task both needs a network that predicts classes, valence and arousal, and the file has no "
+            "class logits; use --task va"
+        )
     inputs = Inputs(features, stores, task="classes" if task == "both" else task)
     table = load_table(inputs, blocks=blocks, force=force, need_labels=need_labels, classes=classes)
     unknown = read.ids[~np.isin(read.ids, table.id)]
