@@ -10,6 +10,7 @@ import typer
 
 from ..console import say, say_all, working
 from ..errors import UsageError, plural
+from ..features.network_features import made_by_of
 from ..networks.options import LogitsConfig, NetworkSpec, kind_of, parse_crop_scale, parse_splits
 from ..networks.train_config import TrainConfig
 from .options import (
@@ -79,6 +80,8 @@ def train_2d(
         output_file(predictions)
     samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map, like=like)
     note_existing(out, *((predictions,) if out_of_fold else ()))
+    if not out_of_fold and out.exists() and made_by_of(predictions):
+        say(f"{predictions}: probably predictions of the network that is replaced; write them again")
     with working("load PyTorch"):
         from ..networks.crop import default_crop
         from ..networks.out_of_fold import train_out_of_fold
@@ -93,14 +96,14 @@ def train_2d(
     say_all(result.problems, result.notes)
     print(
         f"{result.path}: timm model {config.network} for {', '.join(result.info.columns)}, trained on "
-        f"{result.rows_train} rows; {describe_epoch(result.best)} on {result.rows_validation} validation rows "
-        "(optimistic: they chose the epoch)"
+        f"{plural(result.rows_train, 'row')}; {describe_epoch(result.best)} on "
+        f"{plural(result.rows_validation, 'validation row')} (optimistic: they chose the epoch)"
     )
     if made is not None:
         say_all((), made.notes)
         print(
-            f"{made.path}: {made.rows} train rows, predicted out of fold; {made.others} other rows, predicted by "
-            f"{result.path.name}"
+            f"{made.path}: {plural(made.rows, 'train row')}, predicted out of fold; "
+            f"{plural(made.others, 'other row')}, predicted by {result.path.name}"
         )
 
 

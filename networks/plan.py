@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..errors import DatasetError, UsageError, one_of
+from ..errors import DatasetError, UsageError, one_of, plural
 from ..extract.datasets.splits import seeded_split
 from ..features.samples import Listing, Split
 from .checkpoint import TASKS, VA_COLUMNS
@@ -101,7 +101,7 @@ def plan_training(listing: Listing, *, task: str | None, fraction: float, seed: 
     if unset and task == "classes" and (labelled["va"] & in_train).any():
         notes.append("classes are trained; the samples also have valence and arousal (--task va)")
     if int(in_train.sum()) > len(rows):
-        notes.append(f"{int(in_train.sum()) - len(rows)} train rows have no {wanted} and are left out")
+        notes.append(f"{plural(int(in_train.sum()) - len(rows), 'train row')} without {wanted} left out")
     columns = listing.classes if task == "classes" else VA_COLUMNS
     if task == "classes":
         absent = [name for index, name in enumerate(columns) if not (labels[train] == index).any()]

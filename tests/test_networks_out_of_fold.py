@@ -143,6 +143,12 @@ def test_the_program_writes_both_files(ig3d: Callable[..., Any], samples: Listin
     assert "train rows, predicted out of fold" in ended.stdout
     with np.load(tmp_path / "net.npz") as file:
         assert bool(file["out_of_fold"]) and set(file["fold"].tolist()) == {-1, 0, 1}
+    assert "it is replaced" not in ended.stderr
+    ended = ig3d("train-2d", tmp_path / "images", *options, "--out-of-fold", 2, "--out", out)
+    assert "net.safetensors: exists; it is replaced" in ended.stderr
+    assert "net.npz: exists; it is replaced" in ended.stderr
+    ended = ig3d("train-2d", tmp_path / "images", *options, "--out", out)
+    assert "net.npz: probably predictions of the network that is replaced" in ended.stderr
     for folds in (1, -2):
         ended = ig3d("train-2d", tmp_path / "images", *options, "--out-of-fold", folds, "--out", out)
         assert ended.returncode == 2 and f"{folds} folds are too few" in ended.stderr

@@ -263,7 +263,7 @@ def test_a_val_split_is_taken_as_it_is_and_unlabelled_rows_are_not_used() -> Non
     assert sorted(ids[plan.train]) == [sample.id for sample in samples_of(train)]
     assert sorted(ids[plan.validation]) == [sample.id for sample in moved]
     assert plan.notes == (
-        "1 train rows have no labels and are left out",
+        "1 train row without labels left out",
         "no training images of c: the network will never predict this",
     )
 

@@ -331,6 +331,8 @@ def predict_new_rows(loaded: LoadedModule, route: Route, model: nn.Module, devic
         )
     validation = int(np.isin(route.contents[rows], loaded.validation).sum())
     if validation:
-        notes.append(f"{validation} rows chose the module's epoch; results on them are slightly optimistic.")
+        notes.append(
+            f"{plural(validation, 'row')} chose the module's epoch; results on them are slightly optimistic."
+        )
     outputs = predict(model, data, torch.from_numpy(rows), device=device)
     return Applied(table.id[rows], as_values(outputs, data), loaded.info, tuple(notes))

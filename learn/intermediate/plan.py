@@ -133,7 +133,7 @@ def plan_modules(
     without = int((~table.covered[train]).sum())
     if without:
         notes.append(
-            f"{without} train rows have no codes; from them, the module learns to predict rows without codes."
+            f"{plural(without, 'train row')} without codes; from them, the module learns to predict such rows."
         )
     shared = np.intersect1d(table.group_codes[rows], table.group_codes[reported])
     if table.grouped and len(shared):
