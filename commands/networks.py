@@ -79,14 +79,16 @@ def train_2d(
     if out_of_fold:
         output_file(predictions)
     samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map, like=like)
-    note_existing(out, *((predictions,) if out_of_fold else ()))
-    if not out_of_fold and out.exists() and made_by_of(predictions):
-        say(f"{predictions}: probably predictions of the network that is replaced; write them again")
     with working("load PyTorch"):
+        from ..networks.checkpoint import check_replaceable
         from ..networks.crop import default_crop
         from ..networks.out_of_fold import train_out_of_fold
         from ..networks.train import describe_epoch, train_2d
 
+    check_replaceable(out)
+    note_existing(out, *((predictions,) if out_of_fold else ()))
+    if not out_of_fold and out.exists() and made_by_of(predictions):
+        say(f"{predictions}: probably predictions of the network that is replaced; write them again")
     config = replace(config, crop=default_crop(samples, like) if crop is None else crop)
     made = None
     if out_of_fold:

@@ -253,7 +253,10 @@ def test_train_and_logits_failures(ig3d: Program, data: Path, tmp_path: Path) ->
     network.write_bytes(b"no network")
     failed(ig3d("logits", data, "--network", network, "--out", tmp_path / "x.npz"), 1, "net.safetensors")
     small = colour_folder(tmp_path / "small", 1)
-    failed(ig3d("train-2d", small, "--out", tmp_path / "small.safetensors"), 1, "train rows cannot be split")
+    ended = ig3d("train-2d", small, "--out", network)
+    failed(ended, 2, "is no checkpoint of ig3d train-2d")
+    assert "it is replaced" not in ended.stderr
+    failed(ig3d("train-2d", small, "--out", tmp_path / "new.safetensors"), 1, "train rows cannot be split")
 
 
 def test_defaults_of_the_command_are_those_of_the_function() -> None:
