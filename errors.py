@@ -208,6 +208,15 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
+def none_of(count: int, noun: str, verb: str) -> str:
+    """Beginning of a sentence about a number of things of which none is as expected.
+
+    >>> none_of(1, "row", "is"), none_of(3, "row", "is")
+    ('the only row is not', 'none of 3 rows is')
+    """
+    return f"the only {noun} {verb} not" if count == 1 else f"none of {plural(count, noun)} {verb}"
+
+
 def one_of(names: Iterable[str]) -> str:
     """Names as alternatives.
 

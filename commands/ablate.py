@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..console import kept_when_interrupted, say, stdout, steps
-from ..errors import RunError, UsageError
+from ..errors import RunError, UsageError, plural
 from .options import typed
 
 
@@ -78,13 +78,13 @@ def ablate(
         with steps(study.name, len(study.cells), delay=0) as progress:
             result = run_study(study, out, jobs=jobs, progress=progress)
         if result.kept:
-            say(f"{result.kept} of {len(result.cells)} cells had finished before")
+            say(f"{result.kept} of {plural(len(result.cells), 'cell')} had finished before")
         written = write_study(result, out, command=typed())
     print_study(result, stdout())
     print(f"\n{out}: " + ", ".join(path.name for path in written))
     if result.failed:
         raise RunError(
-            f"{config}: {len(result.failed)} of {len(result.cells)} cells failed; the reasons are above"
+            f"{config}: {len(result.failed)} of {plural(len(result.cells), 'cell')} failed; the reasons are above"
         )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..console import counting, say, stdout, working
-from ..errors import DatasetError, UsageError, listed, one_of, plural
+from ..errors import DatasetError, UsageError, listed, none_of, one_of, plural
 from .options import (
     Dataset,
     FramesPerSecond,
@@ -96,7 +96,7 @@ def check(
     print(f"copies within a split: {checked.repeated or 'none'}")
     if not checked.sizes:
         raise DatasetError(
-            f"{root}: none of {plural(checked.images, 'image')} could be read; the reasons are above"
+            f"{root}: {none_of(checked.images, 'image', 'could')} be read; the reasons are above"
         )
 
 

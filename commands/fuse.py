@@ -100,7 +100,11 @@ def fuse(
         check_out(out)
     with progress_when_slow() as progress:
         result = fuse_files(inputs, config, progress=progress)
-    written = [] if out is None else write_result(result, out, command=typed())
+        written = []
+        if out is not None:
+            progress("report", 0, 1)
+            written = write_result(result, out, command=typed())
+            progress("report", 1, 1)
     print_result(result, stdout())
     if out is not None:
         print_written(out, written)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..console import say, working
-from ..errors import RunError, UsageError, one_of, plural
+from ..errors import RunError, UsageError, none_of, one_of, plural
 from ..features.atomic import check_output
 from ..learn.options import options_of
 
@@ -356,7 +356,7 @@ def report_reasons(path: Path, by_status: dict[str, int]) -> None:
                 if few or not line.startswith("no_face: "):
                     say(line)
     if not ok:
-        raise RunError(f"{path}: none of {plural(rows, 'row')} is ok; the reasons are above")
+        raise RunError(f"{path}: {none_of(rows, 'row', 'is')} ok; the reasons are above")
 
 
 def dataset_options(

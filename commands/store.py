@@ -250,4 +250,5 @@ def export(
                     count = write_meshes(
                         opened, folder, suffix=suffix, rows=chosen, frontal=frontal, progress=progress
                     )
-                print(f"{folder}: {plural(count, 'mesh file')}")
+                omitted = f"; {plural(total - count, 'row')} without codes left out" if count < total else ""
+                print(f"{folder}: {plural(count, 'mesh file')}{omitted}")

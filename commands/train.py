@@ -41,9 +41,11 @@ def train(
         check_out(out)
     with progress_when_slow() as progress:
         result = train_files(stores, config, task=task, progress=progress)
-    written = (
-        [] if out is None else [*write_result(result, out, command=typed()), *write_predictions(result, out)]
-    )
+        written = []
+        if out is not None:
+            progress("report", 0, 1)
+            written = [*write_result(result, out, command=typed()), *write_predictions(result, out)]
+            progress("report", 1, 1)
     print_result(result, stdout())
     if out is not None:
         print_written(out, written)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..errors import DatasetError, Ig3dError, UsageError
+from ..errors import DatasetError, Ig3dError, UsageError, none_of
 from ..faces import draw, model
 from ..faces.render import Mesh, check_renderer
 from ..features.atomic import replacing
@@ -94,7 +94,7 @@ def preview(
         ]
     if all(tile.image is None for tile in tiles):
         raise DatasetError(
-            f"preview: none of {len(tiles)} images under {folder} can be read; pass their folder with --root"
+            f"preview: {none_of(len(tiles), 'image', 'can')} be read under {folder}; pass their folder with --root"
         )
     picture = Image.fromarray(draw.sheet(tiles, columns=columns, side=side, renderer=renderer))
     encoded = io.BytesIO()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..errors import DatasetError, Ig3dError, UsageError, plural, require
+from ..errors import DatasetError, Ig3dError, UsageError, none_of, plural, require
 from ..faces.curves import Axis, Panel, Section, draw_chart
 from ..faces.draw import Tile, picture_of
 from ..faces.render import Mesh, check_renderer, shaded
@@ -168,7 +168,8 @@ def _frames(
             seen = seen or tile.image is not None or mesh is not None
             if number == len(rows) - 1 and not seen:
                 raise DatasetError(
-                    f"preview: none of {len(rows)} images under {folder} can be read; pass their folder with --root"
+                    f"preview: {none_of(len(rows), 'image', 'can')} be read under {folder}; "
+                    "pass their folder with --root"
                 )
             frame = Image.new("RGB", size_wh, "white")
             shown = Tile(tile.image, mesh=mesh)

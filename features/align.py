@@ -5,6 +5,7 @@ Predictions, features, face boxes, imported codes, split tables and label tables
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -160,14 +161,25 @@ def align_or_raise(
     sample_ids = samples["id"].tolist()
     by = f" by {alignment.level}" if alignment.level else ""
     several = int(alignment.several.sum())
-    advice = (
-        f"; ids that fit several samples by file name: {several}; give their whole paths" if several else ""
-    )
+    advice = _advice(several, sample_ids)
     raise PredictionsError(
-        f"{source}: {len(unmatched)} of {len(ids)} ids cannot be matched to the {len(sample_ids)} samples of {to}{by}: "
+        f"{source}: {len(unmatched)} of {plural(len(ids), 'id')} cannot be matched to the "
+        f"{plural(len(sample_ids), 'sample')} of {to}{by}: "
         f"{listed(unmatched.tolist(), 3)}; the samples are {listed(sample_ids, 2)}{advice}"
         f"{spelling_hint(unmatched, samples)}"
     )
+
+
+def _advice(several: int, sample_ids: list[str]) -> str:
+    """End of the message on ids that fit several samples by file name."""
+    if not several:
+        return ""
+    if faces := sum(re.search(r"@\d+$", sample) is not None for sample in sample_ids):
+        return (
+            f"; the samples include {plural(faces, 'further face')} of images (--faces all): each face needs its own "
+            "prediction, by ig3d logits --like STORE"
+        )
+    return f"; ids that fit several samples by file name: {several}; give their whole paths"
 
 
 def choose_id_column(columns: NamedColumns, samples: pd.DataFrame) -> tuple[str, Alignment] | None:

@@ -394,6 +394,7 @@ def _choose_task(data: SampleData, two_d: Predictions, task: str | None, *, need
     ------
     PredictionsError : no sample has a label of the task, and labels are needed.
     """
+    requested = task
     has = {"classes": bool(data.samples["label"].notna().any()), "va": has_va(data.samples)}
     if task is None:
         may_be_va = two_d.values.shape[1] == 2 and not two_d.columns and len(data.classes) != 2
@@ -402,6 +403,11 @@ def _choose_task(data: SampleData, two_d: Predictions, task: str | None, *, need
         other = next((name for name, present in has.items() if present), None)
         wanted = "valence and arousal" if task == "va" else "classes"
         advice = "give them with --labels TABLE (ig3d fuse), or extract with a dataset that has labels"
+        if other and requested is None and two_d.kind == "va":
+            raise PredictionsError(
+                f"{Path(two_d.source).name}: has valence and arousal, but the labels of {data.source} are classes; "
+                "give predictions of classes, or give valence and arousal of the samples with --labels TABLE"
+            )
         if other:
             advice = f"use --task {other}, whose labels it has"
         raise PredictionsError(

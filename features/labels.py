@@ -98,8 +98,8 @@ def with_classes(
         largest = int(labels.cat.codes.max())
         if largest >= len(classes):
             raise PredictionsError(
-                f"{source}: label {largest} is beyond the {len(classes)} classes ({', '.join(classes)}), numbered from "
-                "0; give all classes, or labels as class names"
+                f"{source}: label {largest} is beyond the {plural(len(classes), 'class')} ({', '.join(classes)}), "
+                "numbered from 0; give all classes, or labels as class names"
             )
         return labels.cat.set_categories(range(len(classes))).cat.rename_categories(list(classes))
     unknown = sorted(names_of(labels) - {*classes, *spare})

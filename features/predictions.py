@@ -96,7 +96,7 @@ class Predictions:
         invalid = np.flatnonzero(~np.isfinite(values).all(axis=1))
         if len(invalid):
             raise PredictionsError(
-                f"{self.source}: NaN, infinity or text in {len(invalid)} of {len(values)} rows "
+                f"{self.source}: NaN, infinity or text in {len(invalid)} of {plural(len(values), 'row')} "
                 f"({listed([self._row_name(int(row)) for row in invalid])}); correct or remove them"
             )
         size = np.abs(self.values)
@@ -231,7 +231,7 @@ def class_difference(
 
 
 def _wanted(classes: Sequence[str]) -> str:
-    return f"the store or labels have {len(classes)} classes ({', '.join(classes)})"
+    return f"the store or labels have {plural(len(classes), 'class')} ({', '.join(classes)})"
 
 
 def log_softmax(scores: np.ndarray) -> np.ndarray:
@@ -392,8 +392,8 @@ def _recognise_kind(values: np.ndarray, source: Path, named: str) -> tuple[np.nd
     if named == "probabilities":
         bad = int(np.sum(~fitting[1.0]))
         raise PredictionsError(
-            f"{source}: {bad} of {len(values)} rows of probabilities do not sum to 1 or 100; name the array logits if "
-            "it holds logits"
+            f"{source}: in {bad} of {plural(len(values), 'row')} the probabilities do not sum to 1 or 100; name the "
+            "array logits if it holds logits"
         )
     if (values <= 0).all() and (np.abs(np.exp(values).sum(axis=1) - 1) <= _SUM_TOLERANCE).all():
         return values, "logits", f"{name}: read as log-probabilities (their exponentials sum to 1)"

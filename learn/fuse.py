@@ -53,7 +53,11 @@ def fuse_files(
 ) -> FuseResult:
     """Join files (:func:`~ig3d.features.join.load_table`) and fuse them."""
     config = config or FuseConfig()
+    if progress is not None:
+        progress("read", 0, 1)
     table = load_table(inputs, blocks=config.blocks, allow_missing=config.allow_missing, force=config.force)
+    if progress is not None:
+        progress("read", 1, 1)
     return fuse_predictions(table, config, progress=progress)
 
 
@@ -125,6 +129,8 @@ def fuse_predictions(
         ],  # p-values of differences in these metrics are adjusted together
         refined=(RECALIBRATED, "2d", primary),  # their log loss is split into refinement and calibration
     )
+    if progress is not None:
+        progress("intervals", 1, 1)
     after_figures = time.perf_counter()
     model = _model(crossfit, fitted.final_head, final_rules) if final_rules else None
     diagnostics += not_converged(predictors) + check_rows(table, plan, predictors)

@@ -255,3 +255,32 @@ def test_a_log_file_has_lines_of_progress(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2, lines
     assert re.fullmatch(r"heads 2/4, 0:00:0\d elapsed, 0:00:0\d left", lines[1])
+
+
+def test_fuse_shows_the_steps_before_and_after_fitting(
+    tmp_path: Path, ig3d: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from contextlib import contextmanager
+
+    from toy_fusion import CLASSES, make_table, store_of
+
+    from ig3d.commands import fuse
+    from ig3d.features.predictions import Predictions
+
+    seen: list[tuple[str, bool]] = []
+
+    @contextmanager
+    def spied():
+        yield lambda step, done, total: seen.append((step, (tmp_path / "out" / "record.json").exists()))
+
+    monkeypatch.setattr(fuse, "progress_when_slow", spied)
+    table = make_table(120, missing=0)
+    store_of(tmp_path / "y.h5", table)
+    Predictions(table.two_d, "logits", CLASSES, table.id).save(tmp_path / "x.npz")
+    fast = ("--rules", "mean", "--head", "linear", "--draws", 100, "--no-controls", "--out", tmp_path / "out")
+    ended = ig3d("fuse", "--2d-logits", tmp_path / "x.npz", "--3d-store", tmp_path / "y.h5", *fast)
+    assert ended.returncode == 0, ended.stderr
+    steps = list(dict.fromkeys(step for step, _ in seen))
+    assert steps[0] == "read" and steps[-2:] == ["intervals", "report"]
+    written = [exists for step, exists in seen if step == "report"]
+    assert written == [False, True]

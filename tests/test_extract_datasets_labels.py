@@ -316,3 +316,15 @@ def test_a_datasets_own_list_is_read_in_any_encoding(tmp_path: Path, encoding: s
     labels.parent.mkdir()
     labels.write_bytes("train_00001.jpg 4\r\ntrain_00002.jpg 7\r\n".encode(encoding))
     assert list_samples(tmp_path, "rafdb").labels.tolist() == [3, 6]
+
+
+def test_arousal_without_valence_is_noted(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.png").write_bytes(b"x")
+    table = tmp_path / "manifest.csv"
+    table.write_text("path,arousal\na.png,0.5\nb.png,0.1\n")
+    (note,) = (note for note in list_samples(tmp_path, "manifest").notes if "WARNING" in note)
+    assert "has arousal without valence" in note
+    table.write_text("path,valence,arousal\na.png,,0.5\nb.png,0.1,0.2\n")
+    (note,) = (note for note in list_samples(tmp_path, "manifest").notes if "WARNING" in note)
+    assert "1 row of manifest.csv with only one of valence and arousal" in note

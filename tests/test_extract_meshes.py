@@ -230,3 +230,28 @@ def test_both_renderers_cover_the_same_pixels(size_wh: tuple[int, int]) -> None:
     assert np.abs(pictures[0] - pictures[1]).mean() < 0.5
     with pytest.raises(UsageError, match="does not exist"):
         visible_pixels(points, face.triangles, size_wh, renderer="nothing")
+
+
+def test_trimesh_keeps_all_vertices_as_documented(
+    faces: Path, tmp_path: Path, ig3d: Callable[..., Ended]
+) -> None:
+    ended = ig3d("export", faces, "--obj", tmp_path / "obj", "--ply", tmp_path / "ply")
+    assert ended.returncode == 0, ended.stderr
+    with CodeStore(faces) as store:
+        ok, rows = int(store.ok.sum()), len(store)
+    assert (f"; {rows - ok} row" in ended.stdout) == (ok < rows)
+    obj, ply = (next(iter((tmp_path / kind).rglob(f"*.{kind}"))) for kind in ("obj", "ply"))
+    kept = trimesh.load(obj, process=False, maintain_order=True)
+    assert len(kept.vertices) == len(trimesh.load(ply, process=False).vertices) == 478
+
+
+def test_rows_without_codes_are_counted(tmp_path: Path, faces: Path, ig3d: Callable[..., Ended]) -> None:
+    images = tmp_path / "images" / "happy"
+    images.mkdir(parents=True)
+    source = next(path for path in (faces.parent / "faces").rglob("*.*") if path.suffix in (".jpg", ".png"))
+    (images / f"a{source.suffix}").write_bytes(source.read_bytes())
+    (images / "bad.png").write_bytes(b"not an image")
+    two = tmp_path / "two.h5"
+    assert ig3d("extract", tmp_path / "images", "--out", two, "--jobs", 1).returncode == 0
+    ended = ig3d("export", two, "--obj", tmp_path / "obj")
+    assert f"{tmp_path / 'obj'}: 1 mesh file; 1 row without codes left out" in ended.stdout

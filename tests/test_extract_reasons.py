@@ -46,6 +46,13 @@ def test_a_zip_with_a_password(tmp_path: Path, ig3d: Run) -> None:
     assert "password" in again.stderr
 
 
+def test_the_only_row_is_not_ok(tmp_path: Path, ig3d: Run) -> None:
+    (tmp_path / "images" / "happy").mkdir(parents=True)
+    (tmp_path / "images" / "happy" / "a.png").write_bytes(b"x")
+    ended = extracted(ig3d, tmp_path, tmp_path / "images")
+    assert ended.returncode == 1 and "the only row is not ok; the reasons are above" in ended.stderr
+
+
 def manifest(root: Path, paths: list[str]) -> None:
     with (root / "manifest.csv").open("w", newline="") as handle:
         csv.writer(handle).writerows([("path", "label"), *((path, "happy") for path in paths)])

@@ -505,3 +505,12 @@ def test_a_file_of_ids_is_read_by_the_column_or_array_that_matches(shuffled, tmp
     for ids in ("ids.csv", "ids.npz"):
         table = load_table(Inputs(tmp_path / "x.npy", store, ids=tmp_path / ids))
         assert np.array_equal(table.two_d, logits)
+
+
+def test_predictions_of_images_for_a_store_of_all_faces_have_advice(tmp_path):
+    ids = [f"test/happy/{n}{face}" for n in range(4) for face in ("", "@1")]
+    samples = [Sample(sample, f"{sample.removesuffix('@1')}.jpg", label=0) for sample in ids]
+    store = write_store(tmp_path / "all.h5", samples)
+    path = save(tmp_path / "x.npz", np.eye(7)[[0] * 5], ids=[*ids[::2], "test/happy/9"])
+    with pytest.raises(PredictionsError, match=r"4 further faces of images .*ig3d logits --like STORE"):
+        load_table(Inputs(path, store))

@@ -372,3 +372,11 @@ def test_missing_labels_of_the_task_are_named(tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((210, 2)))
     with pytest.raises(PredictionsError, match=r"\(valence and arousal\).*; use --task classes"):
         load_table(Inputs(tmp_path / "x.npy", store, task="va"))
+
+
+def test_valence_and_arousal_for_a_store_of_classes_name_the_cause(tmp_path):
+    samples = [Sample(s.id, s.path, label=s.label) for s in make_samples(30)]
+    store = write_store(tmp_path / "toy.h5", samples)
+    np.savez(tmp_path / "x.npz", ids=[s.id for s in samples], va=np.zeros((30, 2)))
+    with pytest.raises(PredictionsError, match=r"^x.npz: has valence and arousal, but .* toy.h5 are classes"):
+        load_table(Inputs(tmp_path / "x.npz", store))

@@ -271,7 +271,7 @@ def test_malformed_rows_are_refused_with_counts(arguments, message):
         ),
         ("x.csv", b"", "the table is empty"),
         ("x.csv", b"id,happy,sad\n", "has no rows"),
-        ("x.csv", b"id,happy,sad\na,1,none\n", r"NaN, infinity or text in 1 of 1 rows \(a\)"),
+        ("x.csv", b"id,happy,sad\na,1,none\n", r"NaN, infinity or text in 1 of 1 row \(a\)"),
         ("x.csv", b"\xff\xfe\x00", "UTF-16.* cannot be decoded"),
         ("x.parquet", b"no parquet", "cannot be read as a table"),
         ("x.txt", b"", "save them as .npz, .npy"),
@@ -292,7 +292,7 @@ def test_npz_without_predictions_and_false_probabilities(tmp_path):
     with pytest.raises(PredictionsError, match="the file has ids, features"):
         load_predictions(tmp_path / "x.npz")
     np.savez(tmp_path / "y.npz", probabilities=LOGITS)
-    with pytest.raises(PredictionsError, match="2 of 2 rows of probabilities do not sum to 1 or 100"):
+    with pytest.raises(PredictionsError, match="in 2 of 2 rows the probabilities do not sum to 1 or 100"):
         load_predictions(tmp_path / "y.npz")
 
 

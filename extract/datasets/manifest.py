@@ -141,7 +141,23 @@ def _used_columns(file: Path, table: pd.DataFrame) -> tuple[dict[str, str], list
     if split is not None and (split.strip().lower() == "split" or _holds_splits(table[split])):
         columns["split"] = split
     used = {name: column for name in COLUMNS if (column := columns.get(name)) is not None}
-    return used, _renamed(used, file)
+    notes = _renamed(used, file)
+    for name, other in (("valence", "arousal"), ("arousal", "valence")):
+        if name in used and other not in used:
+            notes.append(
+                f"WARNING {file.name} has {name} without {other}: its rows have no valence-arousal labels"
+            )
+    if {"valence", "arousal"} <= used.keys():
+        empty = [
+            np.array([not cell_text(cell) for cell in table[used[name]].tolist()])
+            for name in ("valence", "arousal")
+        ]
+        if incomplete := int((empty[0] ^ empty[1]).sum()):
+            notes.append(
+                f"WARNING {plural(incomplete, 'row')} of {file.name} with only one of valence and arousal: no "
+                "valence-arousal label"
+            )
+    return used, notes
 
 
 def _renamed(used: Mapping[str, str], file: Path) -> list[str]:

@@ -140,7 +140,7 @@ class Videos:
             return
         if self._all:
             taken = "" if self.fps is None else f"; --fps {self.fps:g} takes {self._taken} of them"
-            yield f"{plural(self._count, 'video')}, {plural(self._all, 'frame')} in {self._seconds:.1f} s{taken}"
+            yield f"{plural(self._count, 'video')}, {plural(self._all, 'frame')}, {self._seconds:.1f} s long{taken}"
         if self._damaged:
             several = len(self._damaged) > 1
             yield (

@@ -196,7 +196,7 @@ def unlike(first: ReportedPredictions, other: ReportedPredictions) -> str:
         shared = len(np.intersect1d(first.ids, other.ids))
         if shared == len(first.ids) == len(other.ids):
             return "their rows are in another order"
-        return f"they report {len(first.ids)} and {len(other.ids)} rows, {shared} of them the same"
+        return f"they report {len(first.ids)} and {plural(len(other.ids), 'row')}, {shared} of them the same"
     if not np.allclose(first.truth, other.truth, atol=1e-6):
         return f"the truth differs on {plural(int((first.truth != other.truth).sum()), 'row')}"
     if first.groups is not None and other.groups is not None:

@@ -36,7 +36,7 @@ FILES = (
 
 
 def check_out(out: str | Path) -> None:
-    """Check that results can be written to a folder, before any work; print a note if they replace a run.
+    """Check that results can be written to a folder, before any work.
 
     Raises
     ------
@@ -66,8 +66,6 @@ def check_out(out: str | Path) -> None:
             f"{out}: has {', '.join(existing)} that ig3d did not write; name a new folder, or that of an earlier run, "
             "with --out"
         )
-    if existing:
-        say(f"{out}: holds an earlier run, which this one replaces")
 
 
 def write_result(result: Result, out: str | Path, *, command: str = "") -> list[Path]:
@@ -89,6 +87,7 @@ def write_result(result: Result, out: str | Path, *, command: str = "") -> list[
     RunError : the folder cannot be written.
     """
     folder = Path(out)
+    replaced = (folder / FILE).exists()
     run = run_of(result, name=folder.resolve().name, folder=folder, command=command)
     texts: dict[str, str | bytes] = {
         **run_files(run, result),
@@ -100,6 +99,8 @@ def write_result(result: Result, out: str | Path, *, command: str = "") -> list[
     except MissingExtra as missing:
         say(f"no report.html: {missing}")
     written = write_texts(folder, texts)
+    if replaced:
+        say(f"{out}: held an earlier run, which this one replaces")
     if result.model is not None:
         try:
             save_model(result.model, folder / MODEL)
