@@ -322,7 +322,7 @@ def test_a_table_of_labels_replaces_those_of_a_store(toy, tmp_path, names, class
     assert np.array_equal(more.labels, table.labels)
     assert any("1 row left out, no sample has their id" in note for note in more.notes)
     labels.write_text("id,label\nelsewhere/1,0\n")
-    with pytest.raises(PredictionsError, match="1 of 1 ids cannot be matched"):
+    with pytest.raises(PredictionsError, match="1 of 1 id cannot be matched"):
         load_table(Inputs(two, store, labels=labels))
 
 
