@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -426,6 +426,21 @@ def _video(folder: str, path: str, fps: float | None) -> Generator[tuple[str, fl
         yield f"{video_id(path)}#{member}", float(index.seconds[number]), pixels
 
 
+@contextmanager
+def _quiet_opencv(cv2: Any) -> Iterator[None]:
+    """No log messages of OpenCV; without effect before OpenCV 4.13."""
+    logging = getattr(cv2.utils, "logging", None)
+    if logging is None:
+        yield
+        return
+    level = logging.getLogLevel()
+    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        logging.setLogLevel(level)
+
+
 def _webcam(index: int) -> Generator[tuple[str, float, np.ndarray], None, None]:
     """Position, time in seconds and pixels of the frames of a webcam, until it is unplugged or the caller stops."""
     require("cv2", wanted_by="webcam")
@@ -433,10 +448,8 @@ def _webcam(index: int) -> Generator[tuple[str, float, np.ndarray], None, None]:
 
     import cv2
 
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the error below is enough
-    camera = cv2.VideoCapture(index)
-    cv2.utils.logging.setLogLevel(level)
+    with _quiet_opencv(cv2):  # the error below is enough
+        camera = cv2.VideoCapture(index)
     if not camera.isOpened():
         raise UsageError(
             f"webcam {index} cannot be opened; check that it is connected, or pass another index"

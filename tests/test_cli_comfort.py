@@ -168,7 +168,7 @@ def test_run_refuses_what_it_cannot_do(ig3d: Program, data: tuple[Path, Path], t
         ended = ig3d(*command, *words)
         assert ended.returncode == 2 and ended.stderr.endswith(f"{advice}\n"), ended.stderr
     ended = ig3d(*command, "--drws", 300)
-    assert ended.returncode == 2 and "No such option: --drws" in ended.stderr
+    assert ended.returncode == 2 and "No such option" in ended.stderr and "--drws" in ended.stderr
     ended = ig3d(*command[:3], tmp_path / "none.npz", *command[4:])
     assert ended.returncode == 1 and "no such file of predictions" in ended.stderr
     assert not (tmp_path / "study").exists(), "nothing is extracted before the predictions are read"
