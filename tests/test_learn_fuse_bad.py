@@ -121,14 +121,14 @@ def test_one_class_only_is_refused_or_marked():
         replace(table, labels=labels), QUICK
     )  # nothing to tell apart where rules are fitted
     assert np.isfinite(figures_of(result)).all()
-    assert any("No calibration row has class happy, anger" in note for note in result.lines)
+    assert any("No row on which rules are fitted has class happy, anger" in note for note in result.lines)
 
 
 def test_a_class_absent_from_calibration_is_said_and_still_predicted():
     table = make_table(120)
     labels = np.where((table.split == 1) & (table.labels == 2), 0, table.labels).astype(np.int16)
     result = fuse_predictions(replace(table, labels=labels), replace(QUICK, calibrate="bias"))
-    assert any("No calibration row has class anger" in note for note in result.lines)
+    assert any("No row on which rules are fitted has class anger" in note for note in result.lines)
     assert all(np.isfinite(rule.values[rule.present]).all() for rule in result.predictors)
     assert result.predictors[0].values.shape == (40, 3)
 

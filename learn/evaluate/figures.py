@@ -97,7 +97,7 @@ def figures_of(
     )
     opponents = {of.key: _opponents(of, predictors, baselines) for of in predictors}
     tested = any(_is_tested(of, other) for of in predictors for other in opponents[of.key])
-    turned = statistics.turned(draws=draws, seed=seed) if tested else {}
+    exchanged = statistics.exchanged(draws=draws, seed=seed) if tested else {}
     lines = _Lines()
     tested_together: list[tuple[dict[str, Any], Difference]] = []
     for part, rows in parts.items():
@@ -111,13 +111,15 @@ def figures_of(
                 lines.add(of, part, metric, sums.figure())
                 for other in compared:
                     opposing = second[other.key].metrics[metric]
-                    most = 1.0 if METRICS[metric].percent else math.inf
-                    difference = first[of.key].metrics[metric].difference(opposing, most)
+                    limit = (
+                        1.0 if METRICS[metric].percent else math.inf
+                    )  # with half rows, a share may exceed 1
+                    difference = first[of.key].metrics[metric].difference(opposing, limit)
                     lines.add(of, part, metric, difference, other)
             for other in compared:
                 if not _is_tested(of, other):
                     continue
-                for metric, p in _tests(statistics, turned, part, of, other, groups, truth, rows).items():
+                for metric, p in _tests(statistics, exchanged, part, of, other, groups, truth, rows).items():
                     line = lines.of(of, part, metric, other)
                     line["p"] = p
                     if family is None and of.role in ("rule", "head"):
@@ -258,7 +260,7 @@ def _opponents(
 
 def _tests(
     statistics: Statistics,
-    turned: dict[str, np.ndarray],
+    exchanged: dict[str, np.ndarray],
     part: str,
     of: Predictor,
     other: Predictor,
@@ -271,7 +273,7 @@ def _tests(
     For accuracy, the test is McNemar's exact test, which the exchanges approximate, if there are no groups and neither
     predictor is a mean over cross-fittings, permutations or trainings.
     """
-    p_values = statistics.swap_tests(turned, part, of, other)
+    p_values = statistics.swap_tests(exchanged, part, of, other)
     if statistics.task == "classes" and groups is None and rows.sum() > 1 and not of.repeats + other.repeats:
         right, wrong = (each.values[rows].argmax(axis=1) == truth[rows] for each in (of, other))
         p_values["accuracy"] = mcnemar(right, wrong)

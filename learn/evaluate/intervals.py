@@ -3,7 +3,7 @@
 All predictors of a table are resampled by the same draws, so that their differences are paired. The unit is the row,
 or the group (person, video) where the data have groups. As every metric is a function of summed statistics, a draw is
 a row of a matrix product and the jackknife a subtraction. All of this is conditional on the fitted models: it describes
-other test rows, not other trainings.
+other test rows, not other trainings (except intervals of intermediate fusion over several trainings).
 
 With 50 rows or groups and more, metric values have BCa intervals and differences have percentile intervals. A
 difference in accuracy depends on the few rows that only one of two predictors gets right, and there BCa is
@@ -77,8 +77,9 @@ def half_rows(counts: np.ndarray, *, draws: int, seed: int) -> tuple[np.ndarray,
     """Counts that are added to the bootstrap samples of a difference of two predictors.
 
     Each sample gets a Poisson number (mean 1/2) of rows that only the first predictor gets right, and another one of
-    rows that only the second gets right. True classes and wrong predictions of these rows are drawn by the shares of
-    the classes. They are added to the counts of predictions and of right predictions; the number of rows, and the
+    rows that only the second gets right. In each sample, all rows of a kind
+    have one true class and one wrong prediction, drawn independently by the shares of the classes; the two may
+    coincide. They are added to the counts of predictions and of right predictions; the number of rows, and the
     number of rows of each class, stay as they are.
 
     Parameters

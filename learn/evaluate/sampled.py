@@ -245,8 +245,8 @@ class Statistics:
             )
         return {"refinement": refined, "calibration_loss": loss.minus(refined)}
 
-    def turned(self, *, draws: int, seed: int) -> dict[str, np.ndarray]:
-        """part -> (draws, s) sums with the sign of each row or group turned at random.
+    def exchanged(self, *, draws: int, seed: int) -> dict[str, np.ndarray]:
+        """part -> (draws, s) sums with random signs of the rows or groups: random exchanges of two predictors.
 
         The sums of a difference are the difference of sums, so every pair shares those of its predictors.
         """
@@ -255,7 +255,7 @@ class Statistics:
         return {"covered": sums["covered"], "all": sum(sums.values(), np.zeros(()))}
 
     def swap_tests(
-        self, turned: dict[str, np.ndarray], part: str, of: Predictor, other: Predictor
+        self, exchanged: dict[str, np.ndarray], part: str, of: Predictor, other: Predictor
     ) -> dict[str, float]:
         """metric -> two-sided p of the hypothesis that two predictors are equally good.
 
@@ -267,7 +267,7 @@ class Statistics:
         own, others = self._keys(of), self._keys(other)
         # equal numbers of trainings: pairs by seed; else all pairs, so that the mean is that of the table
         matched = zip(own, others, strict=True) if len(own) == len(others) else product(own, others)
-        each = [self._swapped(turned, part, *pair) for pair in matched]
+        each = [self._swapped(exchanged, part, *pair) for pair in matched]
         units = self.units(part)
         p_values = {}
         for metric in metric_names(self.task):
@@ -280,12 +280,12 @@ class Statistics:
         return p_values
 
     def _swapped(
-        self, turned: dict[str, np.ndarray], part: str, first: Any, other: Any
+        self, exchanged: dict[str, np.ndarray], part: str, first: Any, other: Any
     ) -> dict[str, tuple[float, np.ndarray]]:
         """metric -> the difference of two predictors, and (draws,) differences where predictions are swapped."""
         point = self.parts[part].point[0]
         shared, first_sums, other_sums = (point[self.spans[key]] for key in (_TRUTH, first, other))
-        half = (turned[part][:, self.spans[first]] - turned[part][:, self.spans[other]]) / 2
+        half = (exchanged[part][:, self.spans[first]] - exchanged[part][:, self.spans[other]]) / 2
         plus, minus = (
             metrics_of(shared, (first_sums + other_sums) / 2 + sign * half, self.task) for sign in (1, -1)
         )

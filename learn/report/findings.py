@@ -162,7 +162,7 @@ def _loss_parts(view: View, rule: str, opponents: list[Key]) -> list[dict[str, A
 
 
 def _effect(view: View) -> dict[str, Any]:
-    """Gain of one rule in the metrics of papers relative to the references; the rule follows from the options.
+    """Gain of one rule relative to the references, in the metrics that papers report; options determine the rule.
 
     ``gain`` is ``shown`` where the intervals of the differences to all references lie on the side of improvement, and
     ``loss shown`` where all lie on the other side; else it is ``not shown``. ``versus`` is the reference of the upper
@@ -342,7 +342,7 @@ def _modules(view: View) -> list[dict[str, Any]]:
         findings.append(finding | {"gains": gains})
     network = view.figure(INTERMEDIATE, metric, versus="2d")
     if network is not None and math.isfinite(network.value):
-        # the interval may include variation between trainings, which the test does not
+        # with several trainings, the interval includes variation between them, which the test does not
         gain, sure = (
             better_by(metric, network.value),
             network.p < LEVELS[0] and network.low * network.high > 0,
