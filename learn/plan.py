@@ -418,8 +418,8 @@ def _left_out(table: FusionTable, needed: np.ndarray, allowed: bool, notes: list
     count = int(missing.sum())
     if count:
         notes.append(
-            f"{count} rows without a 2D prediction are left out of all results ({int(with_3d.sum())} of them have "
-            "codes)."
+            f"{plural(count, 'row')} without a 2D prediction left out of all results, {int(with_3d.sum())} of them "
+            "with codes."
         )
     return count
 

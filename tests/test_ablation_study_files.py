@@ -192,3 +192,9 @@ def test_a_home_folder_in_a_study_is_the_users(planted, ig3d, monkeypatch):
     ended = ig3d("ablate", path, *settings, "--out=~/result", "--jobs", 1)
     assert ended.returncode == 0, ended.stderr
     assert (planted / "result" / "study.json").is_file()
+
+
+def test_an_option_that_two_factors_set_is_refused(tmp_path):
+    text = "grid:\n  blocks: [expression, full]\n  sources: {a: {3d-store: a.h5, blocks: short}, b: {3d-store: b.h5}}\n"
+    with pytest.raises(UsageError, match="the factors 'blocks' and 'sources' both set blocks"):
+        read_study(study(tmp_path, text))

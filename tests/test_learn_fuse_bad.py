@@ -106,7 +106,7 @@ def test_2d_predictions_that_are_nan_everywhere_or_in_some_rows():
     config = replace(QUICK, allow_missing=True, rules=("mean", "stack"))
     result = fuse_predictions(replace(table, two_d=two), config)
     assert len(result.ids) == 115 and result.plan.left_out == 5
-    assert any("5 rows without a 2D prediction are left out" in line for line in result.plan.sentences)
+    assert any("5 rows without a 2D prediction left out" in line for line in result.plan.sentences)
 
 
 def test_one_class_only_is_refused_or_marked():

@@ -64,7 +64,7 @@ class Study:
 
     Raises
     ------
-    UsageError : an option is unknown, a factor has no values, or the reference is not a cell.
+    UsageError : an option is unknown or set by two factors, a factor has no values, or the reference is not a cell.
     """
 
     name: str
@@ -83,6 +83,7 @@ class Study:
         allowed = ["run", *dict.fromkeys(name for run in runs for name in option_names(run))]
         _check_options(self.options, allowed, self.name)
         cells = 1
+        factor_of: dict[str, str] = {}
         for factor, values in self.grid.items():
             if not values:
                 raise UsageError(
@@ -90,6 +91,13 @@ class Study:
                 )
             for value in values.values():
                 _check_options(value if isinstance(value, Mapping) else {factor: value}, allowed, self.name)
+            for option in _options_set_by(factor, values):
+                if option in factor_of:
+                    raise UsageError(
+                        f"{self.name}: the factors {factor_of[option]!r} and {factor!r} both set {option}, so that a "
+                        "cell would have only one of both values; set it in one factor"
+                    )
+                factor_of[option] = factor
             cells *= len(values)
         if cells > _MAX_CELLS:
             raise UsageError(
@@ -260,6 +268,12 @@ def _refuse_code(study: Study, path: str | Path, callers: Mapping[str, Any]) -> 
                 f"{path}: the option {shorten(name)!r} belongs to a rule that is code outside of ig3d; if you trust "
                 "the file and that code, run it with --allow-code"
             )
+
+
+def _options_set_by(factor: str, values: Mapping[str, Any]) -> list[str]:
+    """Names of the options that the values of a factor set."""
+    sets = [value if isinstance(value, Mapping) else {factor: value} for value in values.values()]
+    return list(dict.fromkeys(name for options in sets for name in options))
 
 
 def _option_name(key: Any) -> str:
