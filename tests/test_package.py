@@ -207,7 +207,7 @@ def test_the_version_is_the_same_everywhere() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["version"] == ig3d.__version__
     assert re.search(rf"^version: {re.escape(ig3d.__version__)}$", (ROOT / "CITATION.cff").read_text(), re.M)
-    assert f"## {ig3d.__version__}" in (ROOT / "CHANGES.md").read_text()
+    assert f"## [{ig3d.__version__}]" in (ROOT / "CHANGES.md").read_text()
 
 
 def test_make_without_a_target_lists_the_targets() -> None:
