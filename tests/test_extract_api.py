@@ -166,6 +166,7 @@ def test_a_video_or_folder_is_not_an_image(tmp_path: Path, fake: FaceRegressor) 
 
 
 def test_sources_that_cannot_be_opened_are_refused(tmp_path: Path, fake: FaceRegressor) -> None:
+    pytest.importorskip("av")
     (tmp_path / "empty").mkdir()
     (tmp_path / "cut.mp4").write_bytes(b"\0\0\0\x18ftypmp42")
     (tmp_path / "none.mp4").write_bytes(b"")
