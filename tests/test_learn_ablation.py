@@ -270,6 +270,10 @@ def test_the_command_writes_tables_and_ends_with_1_where_a_cell_failed(files, ig
     record = json.loads((files / "out" / "study.json").read_text())
     assert record["command"].startswith("ig3d ablate")
     assert [bool(cell["error"]) for cell in record["cells"]] == [False, True]
+    finished = files / "out" / record["cells"][0]["folder"]
+    label = ", ".join(record["cells"][0]["labels"].values())
+    assert f"{finished} ({label})" in ig3d("report", files / "out").stderr
+    assert read_run(finished).name == label  # not the hash that names the folder
     assert ig3d("ablate", files / "none.yaml", "--out", files / "new").returncode == 2
 
 

@@ -26,10 +26,10 @@ from ..report.format import ON_COVERED, number, stars
 from ..report.format import interval as bounds
 from ..report.latex import escape
 from ..report.latex import table as tex_table
-from ..report.record import FIGURES, json_text
+from ..report.record import FIGURES, STUDY_FILE, json_text
 from ..report.tables import new_table, print_lines, print_tables
 from ..versions import versions
-from .run import FORMAT, STUDY_FILE, StudyResult
+from .run import FORMAT, StudyResult
 from .table import StudyTable, factor_columns, table_of
 
 HEATMAP = "heatmap.png"

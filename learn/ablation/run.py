@@ -21,13 +21,12 @@ from ...workers import MAX_DEATHS, run_tasks, thread_variables
 from ..evaluate.predictions import ReportedPredictions
 from ..report.compare import predictions_of
 from ..report.files import write_texts
-from ..report.record import FILE, Run, json_text, read_run
+from ..report.record import FILE, STUDY_FILE, Run, json_text, read_run
 from ..versions import versions
 from .runners import RUNNERS, AnyCell, content_of
 from .study import Cell, Study
 
 FORMAT = "ig3d-study"
-STUDY_FILE = "study.json"
 Progress = Callable[[int], object]
 _DIED = f"its worker died {MAX_DEATHS} times (out of memory? --jobs 1 runs one cell at a time)"
 

@@ -33,6 +33,7 @@ FORMAT = "ig3d-run"
 INTERMEDIATE = "ig3d-intermediate-run"
 FORMAT_VERSION = 4
 FILE, FINDINGS, PREDICTIONS = "record.json", "findings.json", "predictions.npz"
+STUDY_FILE = "study.json"  # ig3d ablate
 FIGURES = "figures.csv"
 _TABLES = {FIGURES: COLUMNS, "confusion.csv": CONFUSION, "reliability.csv": RELIABILITY}
 _RECORD = frozenset(
@@ -285,7 +286,9 @@ def read_run(folder: str | Path) -> Run:
     missing = _RECORD - record.keys()
     if missing:
         raise RunError(f"{path}: the record has no {', '.join(sorted(missing))}; run the command again")
-    bare = Run(path.parent.resolve().name, path.parent, record, {})
+    folder_of_run = path.parent.resolve()
+    name = _names_of_cells(folder_of_run.parent.parent).get(folder_of_run, folder_of_run.name)
+    bare = Run(name, path.parent, record, {})
     with sound_records([bare]):
         wrong = next(_wrong_in(record), None)
         if wrong:
@@ -309,12 +312,26 @@ def read_run(folder: str | Path) -> Run:
 
 def _without_record(folder: Path) -> str:
     """End of the error for a folder that has no record, with the runs below it."""
-    runs = [str(path.parent) for pattern in ("*", "*/*") for path in sorted(folder.glob(f"{pattern}/{FILE}"))]
+    runs = [path.parent for pattern in ("*", "*/*") for path in sorted(folder.glob(f"{pattern}/{FILE}"))]
     if not runs:
         return f"is not the folder of a run: it has no {FILE}; ig3d fuse --out writes one"
+    cells = _names_of_cells(folder)
+    named = [f"{run} ({cells[run.resolve()]})" if cells.get(run.resolve()) else str(run) for run in runs]
     results = [name for name in (FIGURES, "table.tex", "heatmap.png") if (folder / name).is_file()]
     files = f"; {', '.join(results)} compare them" if results else ""
-    return f"is not a run, but contains {plural(len(runs), 'run')}: pass {listed(runs, 3)}{files}"
+    return f"is not a run, but contains {plural(len(runs), 'run')}: pass {listed(named, 3)}{files}"
+
+
+def _names_of_cells(study: Path) -> dict[Path, str]:
+    """Values of the factors of each cell, by its folder; empty if the folder is not that of a study."""
+    try:
+        cells = json.loads((study / STUDY_FILE).read_text(encoding="utf-8"))["cells"]
+        return {
+            (study / cell["folder"]).resolve(): ", ".join(map(str, cell["labels"].values()))
+            for cell in reversed(cells)  # cells of equal content have one folder: its first cell counts
+        }
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return {}
 
 
 def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
