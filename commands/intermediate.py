@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..console import kept_when_interrupted, progress_bar, say, stdout, working
+from ..console import kept_when_interrupted, progress_bar, say, say_all, stdout, working
 from ..errors import UsageError, listed, plural
 from ..learn.intermediate.config import IntermediateConfig
 from .options import (
@@ -113,6 +113,7 @@ def fuse_features(
     table = load_feature_table(
         features, store, blocks=joined(blocks, "full"), groups=groups, task=config.task, force=force
     )
+    say_all((), table.table.notes)
     with kept_when_interrupted("finished trainings"), watching(config) as watch:
         result = run(table, config, out, device=where, restart=restart, watch=watch, command=typed())
     show(result, out)
@@ -209,6 +210,7 @@ def train_joint(
             samples, spec, inputs, joint=choices, blocks=joined(blocks, "full"), device=device, force=force,
             advance=lambda n: bar.advance(reading, n),
         )  # fmt: skip
+    say_all((), route.table.notes)
     with kept_when_interrupted("finished trainings"), watching(config) as watch:
         result = train_route(route, config, out, restart=restart, watch=watch, command=typed())
     show(result, out)

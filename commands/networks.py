@@ -196,7 +196,7 @@ def logits(
         from ..networks.logits import write_logits
 
     config = replace(config, crop=default_crop(samples, like) if crop is None else crop)
-    result = write_logits(samples, spec, out, config, progress=True)
+    result = write_logits(samples, spec, out, config, progress=True, notify=say)
     say(f"{network}: columns {', '.join(result.columns)}")
     say_all(result.problems, result.notes)
     for name, scores in result.scores.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -236,7 +237,8 @@ def open_route(
     contents = table.content
     contents[row >= 0] = hash_contents(pictures.digests)[row[row >= 0]]
     # rows of val or test on whose images the 2D network was trained are not reported
-    row[np.isin(contents, start.seen) & (table.split != Split.train)] = -1
+    trained_on = np.isin(contents, start.seen) & (table.split != Split.train)
+    row[trained_on] = -1
     total = hashlib.sha256(
         f"{start.sha256} {asdict(start.view)} {asdict(replace(joint, jobs=None))}".encode()
     )
@@ -245,7 +247,17 @@ def open_route(
     unread = (
         f"{plural(len(pictures.problems), 'image')} could not be read: {listed(list(pictures.problems), 3)}"
     )
-    notes = (*warnings, *crops.notes, unread if pictures.problems else "")
+    by_split = Counter(Split(int(code)).name for code in table.split[trained_on])
+    left_out = (
+        f"left out, because the 2D network was trained, or its epoch was chosen, on their images: "
+        f"{', '.join(plural(count, f'{name} row') for name, count in by_split.items())}"
+    )
+    notes = (
+        *warnings,
+        *crops.notes,
+        unread if pictures.problems else "",
+        left_out if trained_on.any() else "",
+    )
     return JointRoute(
         table=replace(table, notes=(*table.notes, *filter(None, notes))),
         pictures=pictures,

@@ -76,6 +76,7 @@ def write_logits(
     config: LogitsConfig | None = None,
     *,
     progress: bool = False,
+    notify: Callable[[str], object] | None = None,
 ) -> LogitsResult:
     """Run a network on a dataset and write its outputs by id to an ``.npz`` (keys: docs/networks.md).
 
@@ -88,6 +89,9 @@ def write_logits(
     config : LogitsConfig, optional
     progress : bool
         Show a progress bar on stderr.
+    notify : callable, optional
+        Called before the network runs with a warning if it was trained with another input; without ``notify``, the
+        warning is one of the notes.
 
     Raises
     ------
@@ -113,6 +117,11 @@ def write_logits(
         if config.crop_scale == AUTO:
             choice = _choose_scale(listing, loaded, crops, config, progress=progress)
             crops = crops.scaled(choice.scale)
+        early = _input_warnings(loaded, crops, config)
+        if notify is not None:
+            for warning in early:
+                notify(warning)
+            early = []
         spool = None
         if loaded.layer:
             dtype: np.dtype[np.floating[Any]] = np.dtype(np.float16 if loaded.maps else np.float32)
@@ -148,7 +157,7 @@ def write_logits(
         notes=(
             *loaded.opened.notes,
             *crops.notes,
-            *_input_warnings(loaded, crops, config),
+            *early,
             *([choice.note] if choice else []),
             *_left_out_notes(listing, left_out),
             *_class_notes(listing, loaded, done),

@@ -121,6 +121,14 @@ def test_another_crop_or_size_than_that_of_the_training_is_reported(tmp_path: Pa
     assert "crop_scale 1, now crop_scale 1.5" in warnings(crop_scale=1.5)[0]
     assert "size 32, now size 48" in warnings(size=48)[0]
 
+    def stop(warning: str) -> None:  # called before any image is read
+        raise KeyboardInterrupt(warning)
+
+    config = LogitsConfig(device="cpu", jobs=1, splits=("test",), crop="whole")
+    with pytest.raises(KeyboardInterrupt, match="now crop whole"):
+        write_logits(samples, NetworkSpec(str(result.path)), tmp_path / "none.npz", config, notify=stop)
+    assert not (tmp_path / "none.npz").exists()
+
 
 @pytest.mark.parametrize("crop", [None, "whole"])
 def test_a_scale_for_full_images_is_refused(network: NetworkSpec, tmp_path: Path, crop: str | None) -> None:

@@ -186,6 +186,7 @@ def test_rows_that_the_2d_network_learnt_from_are_never_reported(made, tmp_path:
     turned_route = open_route(listed, spec, Inputs(folder / "2d.npz", store), device="cpu")
     assert not turned_route.has_input[turned_route.table.split == Split.test].any()
     assert turned_route.has_input[turned_route.table.split == Split.train].all()
+    assert turned_route.table.notes[-1].endswith("on their images: 80 test rows")
 
 
 def test_predictions_of_another_network_are_refused_unless_forced(made, tmp_path: Path) -> None:
