@@ -113,7 +113,6 @@ def fuse_features(
     table = load_feature_table(
         features, store, blocks=joined(blocks, "full"), groups=groups, task=config.task, force=force
     )
-    say_all((), table.table.notes)
     with kept_when_interrupted("finished trainings"), watching(config) as watch:
         result = run(table, config, out, device=where, restart=restart, watch=watch, command=typed())
     show(result, out)
@@ -210,7 +209,7 @@ def train_joint(
             samples, spec, inputs, joint=choices, blocks=joined(blocks, "full"), device=device, force=force,
             advance=lambda n: bar.advance(reading, n),
         )  # fmt: skip
-    say_all((), route.table.notes)
+    say_all((), route.notes)
     with kept_when_interrupted("finished trainings"), watching(config) as watch:
         result = train_route(route, config, out, restart=restart, watch=watch, command=typed())
     show(result, out)

@@ -103,6 +103,8 @@ class JointRoute:
     digest : hash of all inputs of the training
     config : JointConfig
     device : torch.device
+    notes : tuple of str
+        Notes on the network and the images, which are also among those of the table.
     """
 
     table: FusionTable
@@ -114,6 +116,7 @@ class JointRoute:
     digest: str
     config: JointConfig
     device: torch.device
+    notes: tuple[str, ...] = ()
     name: str = "end to end"
     input_name: str = "a readable image"
 
@@ -252,14 +255,15 @@ def open_route(
         f"left out, because the 2D network was trained, or its epoch was chosen, on their images: "
         f"{', '.join(plural(count, f'{name} row') for name, count in by_split.items())}"
     )
-    notes = (
+    parts = (
         *warnings,
         *crops.notes,
         unread if pictures.problems else "",
         left_out if trained_on.any() else "",
     )
+    notes = tuple(filter(None, parts))
     return JointRoute(
-        table=replace(table, notes=(*table.notes, *filter(None, notes))),
+        table=replace(table, notes=(*table.notes, *notes)),
         pictures=pictures,
         row=row,
         start=start,
@@ -268,6 +272,7 @@ def open_route(
         digest=total.hexdigest(),
         config=joint,
         device=chosen,
+        notes=notes,
     )
 
 
