@@ -140,8 +140,8 @@ def _check_of(
     if incomplete and not allow_missing:
         counts = ", ".join(f"{part.name} {part.codes_only}" for part in incomplete)
         problems.append(
-            f"some labelled rows with codes have no prediction ({counts}); give them, or omit these rows with "
-            "--allow-missing"
+            f"some labelled rows with codes have no prediction ({counts}); add them (ig3d logits --like STORE), or "
+            "leave these rows out with --allow-missing"
         )
     values = file.values[file.present]
     if joined.task == "va":

@@ -412,8 +412,8 @@ def _left_out(table: FusionTable, needed: np.ndarray, allowed: bool, notes: list
         )
         raise ProtocolError(
             f"2D predictions: {int(with_3d.sum())} of the {int(needed.sum())} reported and calibration rows have "
-            f"codes, but no 2D prediction ({each}: {', '.join(table.id[with_3d][:3].tolist())}); add the predictions, "
-            "or leave these rows out with --allow-missing"
+            f"codes, but no 2D prediction ({each}: {', '.join(table.id[with_3d][:3].tolist())}); add the predictions "
+            "(ig3d logits --like STORE), or leave these rows out with --allow-missing"
         )
     count = int(missing.sum())
     if count:
