@@ -23,7 +23,9 @@ def option_table(options: Sequence[Option], flag: str) -> list[str]:
     """Rows of a Markdown table: option, default, meaning."""
     lines = ["| option | default | meaning |", "|---|---|---|"]
     for option in options:
-        default = "" if option.default in (None, False, True) else option.default
+        default = "" if option.default is None else option.default
+        if isinstance(default, bool):
+            default = ("off", "on")[default] if flag else f"{default}".lower()
         default = ", ".join(default) if isinstance(default, tuple) else f"{default}"
         lines.append(f"| `{flag}{option.name}` | {default} | {option.help} |")
     return lines
