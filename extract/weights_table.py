@@ -207,25 +207,6 @@ _TABLE = (
         sha256="e75a0990728ba038c7da2a420ae4396f7ddd7781366c13026066c5b24f127623",
     ),
     WeightsFile(
-        "flame_landmarks",
-        paths=("landmark_embedding.npy",),
-        kind="landmark-table",
-        licence=_DERIVED,
-        instructions=f"{_IN_SMIRK} landmark_embedding.npy (DECA's data/ has the same file)",
-        sha256="8095348e",
-    ),
-    WeightsFile(
-        "mediapipe_landmarks",
-        paths=(
-            "mediapipe_landmark_embedding.npz",
-            "mediapipe_landmark_embedding/mediapipe_landmark_embedding.npz",
-        ),
-        kind="mediapipe-table",
-        licence=_DERIVED,
-        instructions=f"{_IN_SMIRK} mediapipe_landmark_embedding/mediapipe_landmark_embedding.npz",
-        sha256="8863363013fc",
-    ),
-    WeightsFile(
         "eyelid_left",
         paths=("l_eyelid.npy",),
         kind="eyelid",
@@ -240,14 +221,6 @@ _TABLE = (
         licence=_DERIVED,
         instructions=f"{_IN_SMIRK} r_eyelid.npy",
         hint=r"^r(ight)?_eyelid",
-    ),
-    WeightsFile(
-        "flame_masks",
-        paths=("FLAME_masks.pkl", "FLAME_masks/FLAME_masks.pkl"),
-        kind="masks",
-        licence=_DERIVED,
-        instructions=f"{_IN_SMIRK} FLAME_masks/FLAME_masks.pkl (or FLAME's download page)",
-        sha256="ccefbe1a",
     ),
 )
 WEIGHTS_FILES: dict[str, WeightsFile] = {entry.name: entry for entry in _TABLE}
@@ -344,33 +317,8 @@ FILE_KINDS = (
     ),
     FileKind("flame-open", "FLAME 2023 Open", (*_BODY, "supr_expression_metadata/n_expr"), _FLAME_SHAPES),
     FileKind("flame", "a FLAME model", _BODY, _FLAME_SHAPES),
-    FileKind(
-        "landmark-table",
-        "FLAME's table of 68 landmarks",
-        ("dynamic_lmk_faces_idx", "full_lmk_faces_idx"),
-        {
-            "static_lmk_faces_idx": (51,),
-            "static_lmk_bary_coords": (51, 3),
-            "dynamic_lmk_faces_idx": (79, 17),
-            "dynamic_lmk_bary_coords": (79, 17, 3),
-            "full_lmk_faces_idx": (1, 68),
-            "full_lmk_bary_coords": (1, 68, 3),
-        },
-    ),
-    FileKind(
-        "mediapipe-table",
-        "FLAME's table of 105 MediaPipe landmarks",
-        ("lmk_face_idx", "lmk_b_coords", "landmark_indices"),
-        {"lmk_face_idx": (105,), "lmk_b_coords": (105, 3), "landmark_indices": (105,)},
-    ),
     FileKind("torchscript", "a TorchScript network", (TORCHSCRIPT,)),
     FileKind("eyelid", "SMIRK's eyelid offsets", ("array of 5023 x 3",)),
-    FileKind(
-        "masks",
-        "FLAME's vertex masks",
-        ("eye_region", "left_eyeball", "scalp", "lips"),
-        {"left_eyeball": (546,), "right_eyeball": (546,), "face": (None,)},
-    ),
 )
 
 

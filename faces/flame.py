@@ -1,4 +1,4 @@
-"""FLAME as a differentiable torch layer: codes to vertices and landmarks, on any device.
+"""FLAME as a differentiable torch layer: codes to vertices, on any device.
 
 Meshes and previews use it; extraction does not. Codes describe a head in FLAME's coordinates (metres, x to the image's
 right, y up, z towards the camera); :func:`project` maps it to the crop of the regressor. Rotations are axis-angle
@@ -15,10 +15,9 @@ import numpy as np
 import torch
 
 from ..errors import ModelError
-from .flame_files import EXPRESSIONS, JOINTS, PARENTS, SHAPES, FlameModel, LandmarkTable, SurfacePoints
+from .flame_files import EXPRESSIONS, JOINTS, PARENTS, SHAPES, FlameModel
 
 _WIDTHS = {"shape": None, "expression": None, "pose": 3, "jaw": 3, "eyelid": 2, "neck": 3, "eyes": 6}
-_MAX_YAW = 39
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +57,6 @@ class Flame:
     Parameters
     ----------
     model : FlameModel
-    landmarks : LandmarkTable, optional
-        Needed for 68 landmarks.
-    mediapipe : SurfacePoints, optional
-        Needed for 105 landmarks.
     eyelids : (2, 5023, 3) array, optional
         Needed for codes with eyelids.
     dtype, device : type and device of all tensors
@@ -75,8 +70,6 @@ class Flame:
         self,
         model: FlameModel,
         *,
-        landmarks: LandmarkTable | None = None,
-        mediapipe: SurfacePoints | None = None,
         eyelids: np.ndarray | None = None,
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
@@ -91,8 +84,6 @@ class Flame:
         self._regressor = self.tensor(model.joint_regressor)
         self._skinning = self.tensor(model.skinning)
         self._eyelids = None if eyelids is None else self.tensor(eyelids)
-        self._landmarks = landmarks
-        self._mediapipe = mediapipe
 
     @property
     def has_eyelids(self) -> bool:
@@ -132,48 +123,6 @@ class Flame:
             assert self._eyelids is not None
             posed = posed + torch.einsum("nl,lvc->nvc", blocks["eyelid"], self._eyelids)
         return posed
-
-    def landmarks68(self, vertices: torch.Tensor, codes: FlameCodes) -> torch.Tensor:
-        """(n, 68, 3) landmarks: 17 on the visible contour, which depend on the yaw, and 51 at fixed positions."""
-        table = self._table()
-        rotations = self._rotations(self._blocks(codes), len(vertices))
-        rows = contour_rows(rotations[:, 0] @ rotations[:, 1]).cpu().numpy()
-        contour = SurfacePoints(table.contour.triangle[rows], table.contour.weights[rows])
-        return torch.cat(
-            [self._on_surface(vertices, contour), self._on_surface(vertices, table.inner)], dim=1
-        )
-
-    def landmarks68_still(self, vertices: torch.Tensor) -> torch.Tensor:
-        """(n, 68, 3) landmarks, all at fixed positions of the head."""
-        return self._on_surface(vertices, self._table().still)
-
-    def landmarks105(self, vertices: torch.Tensor) -> torch.Tensor:
-        """(n, 105, 3) landmarks that correspond to points of MediaPipe's mesh.
-
-        Raises
-        ------
-        ModelError : the layer was built without ``mediapipe``.
-        """
-        if self._mediapipe is None:
-            raise ModelError(
-                "flame: 105 landmarks need the MediaPipe landmark embedding; pass mediapipe to Flame"
-            )
-        return self._on_surface(vertices, self._mediapipe)
-
-    def _table(self) -> LandmarkTable:
-        if self._landmarks is None:
-            raise ModelError("flame: 68 landmarks need the landmark embedding; pass landmarks to Flame")
-        return self._landmarks
-
-    def _on_surface(self, vertices: torch.Tensor, points: SurfacePoints) -> torch.Tensor:
-        """(n, p, 3) positions on meshes with vertices (n, v, 3); points are (p,), or (n, p) if they differ by head."""
-        corners = self.triangles[torch.as_tensor(points.triangle, device=self.device)]
-        if corners.ndim == 3:
-            row = torch.arange(len(vertices), device=self.device)[:, None, None]
-            positions = vertices[row, corners]
-        else:
-            positions = vertices[:, corners]
-        return (positions * self.tensor(points.weights)[..., None]).sum(-2)
 
     def _blocks(self, codes: FlameCodes) -> dict[str, torch.Tensor]:
         """Blocks that are not None, as checked tensors."""
@@ -220,17 +169,6 @@ def rotation_matrices(vectors: torch.Tensor) -> torch.Tensor:
     cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
     eye = torch.eye(3, dtype=vectors.dtype, device=vectors.device)
     return eye + torch.sin(angle) * cross + (1 - torch.cos(angle)) * (cross @ cross)
-
-
-def contour_rows(rotation: torch.Tensor) -> torch.Tensor:
-    """(n,) rows of the contour table for heads with rotations (n, 3, 3).
-
-    Rows 0..39 are for 0..39 degrees of yaw, rows 40..78 for -1..-39; larger angles are clipped.
-    The sign of the yaw is that of SMIRK, DECA and EMOCA (FLAME_PyTorch has the opposite one).
-    """
-    yaw = torch.rad2deg(torch.atan2(-rotation[:, 2, 0], torch.hypot(rotation[:, 0, 0], rotation[:, 1, 0])))
-    degrees = yaw.round().clamp(-_MAX_YAW, _MAX_YAW).long()
-    return torch.where(degrees >= 0, degrees, _MAX_YAW - degrees)
 
 
 def project(points: torch.Tensor, camera: torch.Tensor) -> torch.Tensor:

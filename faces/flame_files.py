@@ -1,4 +1,4 @@
-"""Safe reader for FLAME's files: model, landmark tables and eyelids, as arrays; chumpy is not needed.
+"""Safe reader for FLAME's files: model and eyelids, as arrays; chumpy is not needed.
 
 FLAME (Li et al., "Learning a model of facial shape and expression from 4D scans", 2017) has a licence that each user
 must accept; ig3d contains none of its files. The releases 2017, 2020, 2023 and 2023 Open have one layout.
@@ -22,9 +22,6 @@ SHAPES, EXPRESSIONS = 300, 100
 # Parents of the joints 0 root, 1 neck, 2 jaw, 3 left eye, 4 right eye.
 PARENTS = (-1, 0, 1, 1, 1)
 JOINTS = len(PARENTS)
-# The contour table has a row for each degree of yaw: rows 0..39 for 0..39, rows 40..78 for -1..-39.
-YAW_ROWS, CONTOUR, FIXED = 79, 17, 51
-MEDIAPIPE_POINTS = 105
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,40 +48,6 @@ class FlameModel:
     pose_basis: np.ndarray
     joint_regressor: np.ndarray
     skinning: np.ndarray
-
-
-@dataclass(frozen=True, slots=True)
-class SurfacePoints:
-    """Points on the mesh, given by triangle and barycentric coordinates.
-
-    Attributes
-    ----------
-    triangle : (...) int64
-    weights : (..., 3) float64
-        Barycentric coordinates.
-    """
-
-    triangle: np.ndarray
-    weights: np.ndarray
-
-
-@dataclass(frozen=True, slots=True)
-class LandmarkTable:
-    """Positions of FLAME's 68 landmarks.
-
-    Attributes
-    ----------
-    contour : SurfacePoints (79, 17)
-        Points of the contour, by the yaw of the head.
-    inner : SurfacePoints (51,)
-        Brows, nose, eyes and mouth.
-    still : SurfacePoints (68,)
-        All landmarks of a head that faces the camera.
-    """
-
-    contour: SurfacePoints
-    inner: SurfacePoints
-    still: SurfacePoints
 
 
 def read_model(path: str | Path) -> FlameModel:
@@ -120,48 +83,6 @@ def read_model(path: str | Path) -> FlameModel:
         joint_regressor=arrays["J_regressor"].astype(float),
         skinning=arrays["weights"].astype(float),
     )
-
-
-def read_landmarks(path: str | Path, model: FlameModel) -> LandmarkTable:
-    """Read the positions of 68 landmarks (``landmark_embedding.npy`` of SMIRK's and DECA's repositories).
-
-    Raises
-    ------
-    WeightsError : the file is missing, damaged, or another file.
-    """
-    content = _mapping(path, "FLAME's landmark embedding")
-
-    def points(name: str, shape: tuple[int, ...]) -> SurfacePoints:
-        triangle = _array(path, "FLAME's landmark embedding", content, f"{name}_lmk_faces_idx", shape)
-        weights = _array(path, "FLAME's landmark embedding", content, f"{name}_lmk_bary_coords", (*shape, 3))
-        return SurfacePoints(_indices(path, triangle, len(model.triangles)), weights.astype(float))
-
-    still = points("full", (1, CONTOUR + FIXED))
-    return LandmarkTable(
-        contour=points("dynamic", (YAW_ROWS, CONTOUR)),
-        inner=points("static", (FIXED,)),
-        still=SurfacePoints(still.triangle[0], still.weights[0]),
-    )
-
-
-def read_mediapipe_landmarks(path: str | Path, model: FlameModel) -> tuple[SurfacePoints, np.ndarray]:
-    """Read the positions of 105 landmarks (``mediapipe_landmark_embedding.npz``).
-
-    Returns
-    -------
-    positions on the mesh, and (105,) indices of the corresponding points of MediaPipe
-
-    Raises
-    ------
-    WeightsError : the file is missing, damaged, or another file.
-    """
-    name = "the MediaPipe landmark embedding"
-    content = _mapping(path, name)
-    triangle = _array(path, name, content, "lmk_face_idx", (MEDIAPIPE_POINTS,))
-    weights = _array(path, name, content, "lmk_b_coords", (MEDIAPIPE_POINTS, 3))
-    indices = _array(path, name, content, "landmark_indices", (MEDIAPIPE_POINTS,))
-    points = SurfacePoints(_indices(path, triangle, len(model.triangles)), weights.astype(float))
-    return points, _indices(path, indices, 478)
 
 
 def read_eyelids(left: str | Path, right: str | Path) -> np.ndarray:

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse
-import torch
 
 VERTICES, TRIANGLES, HULL = 5023, 9976, 10042
 SEED = 20240607
@@ -82,40 +81,20 @@ def model() -> dict[str, Any]:
 
 
 def write_all(folder: Path) -> Path:
-    """Model files of both layouts, landmark tables and eyelids, under ``folder``."""
+    """Model files of both layouts and eyelids, under ``folder``."""
     write_python2(folder / "generic_model.pkl", model(), chumpy=("shapedirs", "v_template"))
     extra = {"supr_expression_metadata": {"n_expr": 100, "expr_components": "last_100"}}
     (folder / "flame2023_Open.pkl").write_bytes(pickle.dumps({**model(), **extra}, protocol=5))
-    write_tables(folder)
+    write_eyelids(folder)
     return folder
 
 
-def write_tables(folder: Path) -> None:
+def write_eyelids(folder: Path) -> None:
     rng = draws("embeddings")
-
-    def places(*shape: int) -> tuple[np.ndarray, np.ndarray]:
-        return rng.integers(0, TRIANGLES, shape), rng.dirichlet(np.ones(3), shape)
-
-    inner, contour = places(51), places(79, 17)
-    table = {
-        "static_lmk_faces_idx": inner[0],
-        "static_lmk_bary_coords": inner[1],
-        "dynamic_lmk_faces_idx": torch.from_numpy(contour[0]),
-        "dynamic_lmk_bary_coords": torch.from_numpy(contour[1].astype(np.float32)),
-        "full_lmk_faces_idx": np.concatenate([contour[0][0], inner[0]])[None],
-        "full_lmk_bary_coords": np.concatenate([contour[1][0], inner[1]])[None].astype(np.float32),
-    }
-    boxed = np.empty((), object)
-    boxed[()] = table
-    np.save(folder / "landmark_embedding.npy", boxed, allow_pickle=True)
-    which = np.sort(rng.permutation(478)[:105])
-    triangle, weights = places(105)
-    np.savez(
-        folder / "mediapipe_landmark_embedding.npz",
-        lmk_face_idx=triangle.astype(np.uint32),
-        lmk_b_coords=weights,
-        landmark_indices=which,
-    )
+    # the golden file was computed with these eyelids, which were drawn after tables of landmarks
+    for shape in (51, (79, 17)):
+        rng.integers(0, TRIANGLES, shape), rng.dirichlet(np.ones(3), shape)
+    rng.permutation(478), rng.integers(0, TRIANGLES, 105), rng.dirichlet(np.ones(3), 105)
     for side in ("l", "r"):
         lid = np.zeros((VERTICES, 3))
         moved = rng.permutation(VERTICES)[:430]

@@ -101,31 +101,13 @@ def sfd(path: Path) -> Path:
     return path
 
 
-def tables(folder: Path) -> None:
-    """The small tables of SMIRK's ``assets``, as it lays them out."""
-    box = np.empty((), object)
-    box[()] = {
-        "static_lmk_faces_idx": np.zeros(51, int),
-        "static_lmk_bary_coords": np.zeros((51, 3)),
-        "dynamic_lmk_faces_idx": torch.zeros((79, 17), dtype=torch.int64),
-        "dynamic_lmk_bary_coords": torch.zeros((79, 17, 3)),
-        "full_lmk_faces_idx": np.zeros((1, 68), int),
-        "full_lmk_bary_coords": np.zeros((1, 68, 3), np.float32),
-    }
-    (folder / "mediapipe_landmark_embedding").mkdir(parents=True)
-    np.save(folder / "landmark_embedding.npy", box, allow_pickle=True)
-    np.savez(
-        folder / "mediapipe_landmark_embedding" / "mediapipe_landmark_embedding.npz",
-        lmk_face_idx=np.zeros(105, np.uint32),
-        lmk_b_coords=np.zeros((105, 3)),
-        landmark_indices=np.zeros(105, int),
-    )
+def assets(folder: Path) -> None:
+    """Files of SMIRK's ``assets``: the eyelids, and one that ig3d does not use."""
+    (folder / "FLAME_masks").mkdir(parents=True)
+    masks = {"lips": np.zeros(9, int)}
+    (folder / "FLAME_masks" / "FLAME_masks.pkl").write_bytes(pickle.dumps(masks, 0))
     for side in "lr":
         np.save(folder / f"{side}_eyelid.npy", np.full((5023, 3), ord(side), float))
-    masks = {name: np.zeros(9, int) for name in ("eye_region", "scalp", "lips", "face")}
-    masks |= {f"{side}_eyeball": np.zeros(546, int) for side in ("left", "right")}
-    (folder / "FLAME_masks").mkdir()
-    (folder / "FLAME_masks" / "FLAME_masks.pkl").write_bytes(pickle.dumps(masks, 0))
 
 
 def publish(monkeypatch: pytest.MonkeyPatch, name: str, path: Path) -> None:
@@ -382,11 +364,9 @@ def test_the_zips_as_distributed(tmp_path: Path, home: Path) -> None:
 
 
 def test_a_folder_as_smirk_lays_it_out(tmp_path: Path, home: Path) -> None:
-    tables(tmp_path / "assets")
+    assets(tmp_path / "assets")
     found = {one.name: one.path for one in add_weights(tmp_path / "assets")}
-    assert set(found) == {
-        "eyelid_left", "eyelid_right", "flame_landmarks", "flame_masks", "mediapipe_landmarks",
-    }  # fmt: skip
+    assert set(found) == {"eyelid_left", "eyelid_right"}
     assert np.load(find_weights("eyelid_left"))[0, 0] == ord("l")
     assert np.load(find_weights("eyelid_right"))[0, 0] == ord("r")
     assert all(check_weights(name).state in ("sound", "other") for name in found)

@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from ig3d.errors import ModelError, WeightsError
 from ig3d.faces import flame_files
-from ig3d.faces.flame import Flame, FlameCodes, contour_rows, project, rotation_matrices, to_image
+from ig3d.faces.flame import Flame, FlameCodes, project, rotation_matrices, to_image
 
 GOLDEN_VERTICES = slice(None, None, 28)
 
@@ -27,14 +27,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build(folder: Path, file: str = "generic_model.pkl", dtype: torch.dtype = torch.float64) -> Flame:
-    model = flame_files.read_model(folder / file)
-    points, which = flame_files.read_mediapipe_landmarks(folder / "mediapipe_landmark_embedding.npz", model)
-    assert which.shape == (105,)
-    assert (np.diff(which) > 0).all()
     return Flame(
-        model,
-        landmarks=flame_files.read_landmarks(folder / "landmark_embedding.npy", model),
-        mediapipe=points,
+        flame_files.read_model(folder / file),
         eyelids=flame_files.read_eyelids(folder / "l_eyelid.npy", folder / "r_eyelid.npy"),
         dtype=dtype,
     )
@@ -71,20 +65,12 @@ def test_smirks_layer(folder: Path, file: str, dtype: torch.dtype) -> None:
     camera = torch.as_tensor(gold["cam"], dtype=dtype)
     vertices = layer.vertices(codes)
     agrees(vertices[:, GOLDEN_VERTICES], gold["vertices"])
-    found = {
-        "fan": layer.landmarks68(vertices, codes),
-        "fan_3d": layer.landmarks68_still(vertices),
-        "mp": layer.landmarks105(vertices),
-    }
-    for name, points in found.items():
-        agrees(points, gold[f"landmarks_{name}"])
+    for name in ("fan", "fan_3d", "mp"):  # points of the official layer
+        points = torch.as_tensor(gold[f"landmarks_{name}"], dtype=dtype)
         agrees(project(points, camera), gold[f"landmarks_{name}_projected"])
     turned = replace(codes, neck=gold["neck_pose_params"], eyes=gold["eye_pose_params"])
     vertices = layer.vertices(turned)
     agrees(vertices[:, GOLDEN_VERTICES], gold["vertices_neck_eyes"])
-    agrees(layer.landmarks68(vertices, turned), gold["landmarks_fan_neck_eyes"])
-    agrees(layer.landmarks68_still(vertices), gold["landmarks_fan_3d_neck_eyes"])
-    agrees(layer.landmarks105(vertices), gold["landmarks_mp_neck_eyes"])
 
 
 def test_emocas_layer(layer: Flame) -> None:
@@ -92,23 +78,8 @@ def test_emocas_layer(layer: Flame) -> None:
     codes = FlameCodes(gold["shape"], gold["exp"], gold["pose"][:, :3], gold["pose"][:, 3:])
     vertices = layer.vertices(codes)
     agrees(vertices[:, GOLDEN_VERTICES], gold["vertices"])
-    agrees(layer.landmarks68(vertices, codes), gold["landmarks2d"])
-    agrees(layer.landmarks68_still(vertices), gold["landmarks3d"])
-    agrees(layer.landmarks105(vertices), gold["landmarks_mediapipe"])
-    camera = torch.as_tensor(gold["cam"], dtype=torch.float64)
-    agrees(project(layer.landmarks68(vertices, codes), camera), gold["landmarks2d_projected"])
-
-
-def test_the_contours_rows_are_the_official_ones_and_follow_the_yaw() -> None:
-    gold = weights_file("smirk")
-    heads = rotation_matrices(torch.as_tensor(gold["pose_params"], dtype=torch.float64))
-    assert contour_rows(heads).tolist() == gold["dynamic_row"].tolist()
-    near = 1e-9  # an exact half is none after a turn through sine and arc tangent
-    wanted = {0: 0, 0.49: 0, 0.51: 1, 1.5 - near: 1, 1.5 + near: 2, 38.6: 39, 39: 39, 80: 39}
-    wanted |= {-0.51: 40, -1.5 + near: 40, -1.5 - near: 41, -39: 78, -39.4: 78, -45: 78, -80: 78}
-    degrees = np.array(list(wanted))
-    heads = torch.as_tensor(Rotation.from_rotvec(np.radians(degrees)[:, None] * (0, 1, 0)).as_matrix())
-    assert contour_rows(heads).tolist() == list(wanted.values())
+    points, camera = (torch.as_tensor(gold[name], dtype=torch.float64) for name in ("landmarks2d", "cam"))
+    agrees(project(points, camera), gold["landmarks2d_projected"])
 
 
 def test_rotations_are_scipys() -> None:
@@ -213,15 +184,10 @@ def test_codes_of_wrong_shape_are_refused(layer: Flame, folder: Path) -> None:
             layer.vertices(codes)
     with pytest.raises(ModelError, match="SMIRK's eyelids"):
         bare.vertices(FlameCodes(eyelid=np.zeros((1, 2))))
-    vertices = bare.vertices(FlameCodes(pose=np.zeros((1, 3))))
-    for call in (bare.landmarks68_still, bare.landmarks105):
-        with pytest.raises(ModelError, match="embedding"):
-            call(vertices)
 
 
 def test_a_wrong_file_gives_a_one_line_error(tmp_path: Path, folder: Path) -> None:
     good = made_up.model()
-    model = flame_files.read_model(folder / "generic_model.pkl")
 
     def changed(**entries: object) -> Path:
         path = tmp_path / "model.pkl"
@@ -233,7 +199,6 @@ def test_a_wrong_file_gives_a_one_line_error(tmp_path: Path, folder: Path) -> No
     cut = tmp_path / "cut.pkl"
     cut.write_bytes((folder / "generic_model.pkl").read_bytes()[:100_000])
     lid = folder / "l_eyelid.npy"
-    table = folder / "landmark_embedding.npy"
     holes = good["v_template"].copy()
     holes[7] = np.nan
     for read, message in (
@@ -253,10 +218,7 @@ def test_a_wrong_file_gives_a_one_line_error(tmp_path: Path, folder: Path) -> No
             lambda: flame_files.read_model(changed(kintree_table=np.zeros((2, 5), int))),
             "parents of the joints",
         ),
-        (lambda: flame_files.read_landmarks(masks, model), "full_lmk_faces_idx is missing"),
-        (lambda: flame_files.read_mediapipe_landmarks(table, model), "the MediaPipe landmark embedding"),
-        (lambda: flame_files.read_mediapipe_landmarks(lid, model), "the MediaPipe landmark embedding"),
-        (lambda: flame_files.read_eyelids(lid, table), "an eyelid of SMIRK"),
+        (lambda: flame_files.read_eyelids(lid, masks), "an eyelid of SMIRK"),
         (lambda: flame_files.read_eyelids(lid, tmp_path / "r.npy"), "No such file"),
     ):
         with pytest.raises(WeightsError, match=message) as info:
