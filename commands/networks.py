@@ -96,10 +96,12 @@ def train_2d(
     else:
         result = train_2d(samples, config, out, progress=True)
     say_all(result.problems, result.notes)
+    from_val = result.info.training["validation_from"] == "the val split"
+    validation = "val row" if from_val else "held-out train row"
     print(
         f"{result.path}: timm model {config.network} for {', '.join(result.info.columns)}, trained on "
-        f"{plural(result.rows_train, 'row')}; {describe_epoch(result.best)} on "
-        f"{plural(result.rows_validation, 'validation row')} (optimistic: they chose the epoch)"
+        f"{plural(result.rows_train, 'train row')}; {describe_epoch(result.best)} on "
+        f"{plural(result.rows_validation, validation)} (optimistic: they chose the epoch)"
     )
     if made is not None:
         say_all((), made.notes)

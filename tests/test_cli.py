@@ -236,8 +236,9 @@ def test_train_and_logits(ig3d: Program, data: Path, tmp_path: Path) -> None:
     trained = ig3d("train-2d", data, "--out", network, "--epochs", 2, "--size", 32)
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout.startswith(
-        f"{network}: timm model test_resnet for fear, happy, sad, trained on 72 rows"
+        f"{network}: timm model test_resnet for fear, happy, sad, trained on 72 train rows; epoch "
     )
+    assert " on 24 val rows (optimistic: they chose the epoch)" in trained.stdout
     written = ig3d("logits", data, "--network", network, "--out", out)
     assert written.returncode == 0, written.stderr
     assert written.stdout == f"{out}: 48 rows (val 24, test 24)\n"

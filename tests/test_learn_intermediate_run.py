@@ -29,6 +29,8 @@ from ig3d.learn.intermediate.config import IntermediateConfig
 from ig3d.learn.intermediate.plan import plan_modules
 from ig3d.learn.intermediate.run import IntermediateResult, fuse_features
 from ig3d.learn.intermediate.table import load_feature_table
+from ig3d.learn.report import read_run
+from ig3d.learn.report.page import page_html
 from ig3d.learn.training import loop
 from ig3d.learn.training.state import Epoch
 
@@ -376,13 +378,37 @@ def test_without_a_val_split_the_epoch_is_chosen_on_whole_groups_of_train_rows(t
         plan_modules(table, np.ones(320, bool), replace(QUICK, report="val"), input_name="features")
 
 
+def test_the_terminal_and_the_page_state_the_rows_of_training_epoch_and_report(ig3d, tmp_path: Path) -> None:
+    splits = [Split.test if row % 4 == 3 else Split.train for row in range(320)]
+    made = make(tmp_path, splits=splits)
+    files = ["--features", made.features, "--3d-store", made.store, "--out", tmp_path / "o"]
+    quick = ["--module", "gate", "--epochs", 1, "--width", 4, "--draws", 100, "--device", "cpu"]
+    ended = ig3d("fuse-features", *files, *quick, "--no-controls")
+    assert ended.returncode == 0, ended.stderr
+    rows = " ".join(ended.stdout.split("\n\n")[0].split())
+    match = re.match(
+        r"Reported: 80 rows of the test split, 80 with 3D codes; gate trained 1 time on (\d+) train rows, its epoch "
+        r"chosen on (\d+) held-out train rows\.",
+        rows,
+    )
+    assert match and int(match[1]) + int(match[2]) == 240
+    run = read_run(tmp_path / "o")
+    assert f"the epoch is chosen on {match[2]} held-out train rows, which" in page_html([run])
+    del run.record["protocol"]["fits"]["validation_split"]
+    assert f"chosen on {match[2]} rows, which" in page_html([run])
+
+
 def test_the_command_for_classes_and_for_va(ig3d, tmp_path: Path) -> None:
     made = make(tmp_path, va=True)
     quick = ["--module", "gate", "--epochs", 2, "--width", 4, "--draws", 100, "--device", "cpu"]
     common = ["fuse-features", "--features", made.features, "--3d-store", made.store]
     ended = ig3d(*common, *quick, "--seeds", 2, "--out", tmp_path / "c", "--task", "classes")
     assert ended.returncode == 0, ended.stderr
-    assert "80 rows of the test split" in ended.stdout and "means over 2 trainings" in ended.stdout
+    assert ended.stdout.startswith(
+        "Reported: 80 rows of the test split, 80 with 3D codes; gate trained 2 times on "
+    )
+    assert "on 160 train rows, its epoch chosen on 80 val rows." in ended.stdout
+    assert "means over 2 trainings" in ended.stdout
     for name in ("2d", "intermediate", "null-input"):
         assert f"\n{name}" in ended.stdout
     # the difference of each training, by scikit-learn

@@ -56,7 +56,7 @@ def test_the_terminal_has_answer_effect_and_table_in_at_most_25_lines(task, resu
     lines = text.splitlines()
     assert len(lines) <= 25
     starts = [next(n for n, line in enumerate(lines) if line.startswith(of)) for of in (
-        "240 rows of the test split, 210 with 3D codes; rules fitted on val.",
+        "Reported: 240 rows of the test split, 210 with 3D codes; rules fitted on val.",
         "WARNING: made up", "Primary comparison: ",
         "Effect size: ", "2d  ", "weighted  ",
     )]  # fmt: skip

@@ -147,7 +147,8 @@ def test_the_program_writes_both_files(ig3d: Callable[..., Any], samples: Listin
     ended = ig3d("train-2d", tmp_path / "images", *options, "--out-of-fold", 2, "--out", out)
     assert "net.safetensors: exists; it is replaced" in ended.stderr
     assert "net.npz: exists; it is replaced" in ended.stderr
-    ended = ig3d("train-2d", tmp_path / "images", *options, "--out", out)
+    ended = ig3d("train-2d", tmp_path / "images", *options, "--split", "0.8,0,0.2", "--out", out)
+    assert " held-out train rows (optimistic: they chose the epoch)" in ended.stdout
     assert "net.npz: probably predictions of the network that is replaced" in ended.stderr
     for folds in (1, -2):
         ended = ig3d("train-2d", tmp_path / "images", *options, "--out-of-fold", folds, "--out", out)

@@ -78,9 +78,13 @@ class ModulePlan(EvaluationPlan):
         return self.notes
 
     def record(self) -> dict[str, Any]:
-        """The record of every plan, with the numbers of train and validation rows."""
-        counts = {"train": len(self.train), "validation": len(self.validation)}
-        return EvaluationPlan.record(self) | counts
+        """The record of every plan, with numbers of train and validation rows, and the split of the latter."""
+        from_val = bool((self.splits[self.validation] == Split.val).all())
+        return EvaluationPlan.record(self) | {
+            "train": len(self.train),
+            "validation": len(self.validation),
+            "validation_split": "val" if from_val else "train",
+        }
 
 
 def plan_modules(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from ...errors import require
+from ...errors import plural, require
 from ...features.predictions import VA
 from ..evaluate.complementarity import MEASURES, SHARES
 from ..evaluate.predictors import INTERMEDIATE, NULL_INPUT, PERMUTED, REAL
@@ -106,9 +106,12 @@ def fitted_on(view: View) -> str:
     protocol = view.protocol
     if view.intermediate:
         times = "time" if view.trainings == 1 else "times"
+        fits = protocol["fits"]
+        # the record of a development version has no split
+        row = {"val": "val row", "train": "held-out train row"}.get(fits.get("validation_split"), "other row")
         return (
-            f"{view.record['config']['module']} trained {view.trainings} {times} on {protocol['fits']['train']} "
-            f"train rows, its epoch chosen on {protocol['fits']['validation']} other rows"
+            f"{view.record['config']['module']} trained {view.trainings} {times} on "
+            f"{plural(fits['train'], 'train row')}, its epoch chosen on {plural(fits['validation'], row)}"
         )
     rules = "rules" if any(of.fits for of in view.of_role("rule")) else RECALIBRATED
     fitted = rules if view.has_2d else "heads"

@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ...console import plain
+from ...errors import plural
 from ..evaluate.figures import Figure
 from ..evaluate.metrics import METRICS
 from . import format
@@ -96,6 +97,7 @@ def _environment(*, minus: str = "-", space: str = " ", **options: Any) -> Envir
         "p": lambda value: format.p_value(_float(value)),
         "p_is": lambda value: format.p_is(_float(value)).replace(" ", space),
         "objective": lambda name: OBJECTIVES[name],
+        "counted": plural,
         "capital": capital,
         "signed": signed,
         "flat": flat,
