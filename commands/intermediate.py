@@ -200,14 +200,16 @@ def train_joint(
     choices = joint.JointConfig(network_lr=network_lr, crop=crop, crop_scale=crop_scale)
     inputs = Inputs(two_d, store, task="classes" if config.task == "both" else config.task)
     if apply is not None:
-        applied = joint.apply_joint(apply, samples, inputs, joint=choices, device=device, force=force)
+        applied = joint.apply_joint(
+            apply, samples, inputs, joint=choices, device=device, force=force, notify=say
+        )
         _say_applied(applied, (), apply, out)
         return
     with progress_bar() as bar:
         reading = bar.add_task("reading", total=len(samples), detail="")
         route = joint.open_route(
             samples, spec, inputs, joint=choices, blocks=joined(blocks, "full"), device=device, force=force,
-            advance=lambda n: bar.advance(reading, n),
+            advance=lambda n: bar.advance(reading, n), notify=say,
         )  # fmt: skip
     say_all((), route.notes)
     with kept_when_interrupted("finished trainings"), watching(config) as watch:
@@ -236,7 +238,8 @@ def _apply(
         features, stores, blocks=loaded.blocks, task=loaded.task, force=force, need_labels=False,
         classes=loaded.info.classes,
     )  # fmt: skip
-    _say_applied(apply_module(loaded, table, device=device), table.table.notes, checkpoint, out)
+    applied = apply_module(loaded, table, device=device, notify=say)
+    _say_applied(applied, table.table.notes, checkpoint, out)
 
 
 def _check_npz(out: Path) -> None:

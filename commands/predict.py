@@ -97,6 +97,7 @@ def predict(
         priors=priors,
         allow_missing=allow_missing,
         force=force,
+        notify=say,
     )
     write_predicted(predicted, out)
     for note in predicted.notes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,7 @@ def predict_files(
     priors: str | Path = FITTED,
     allow_missing: bool = False,
     force: bool = False,
+    notify: Callable[[str], object] | None = None,
 ) -> Predicted:
     """Join files of new rows and fuse them.
 
@@ -87,6 +88,9 @@ def predict_files(
     priors : ``fitted``, ``uniform``, ``estimate``, or a file of class shares (:func:`~.priors.read_shares`)
         Class shares that the probabilities are corrected for.
     allow_missing, force : see :func:`~ig3d.features.join.load_table`
+    notify : callable, optional
+        Called before the files are joined with a warning if the model was fitted with other 2D outputs; without
+        ``notify``, the warning is one of the notes.
 
     Raises
     ------
@@ -103,6 +107,11 @@ def predict_files(
     if (model.head is None) != (three_d is not None):
         needed, option = ("3D predictions", "--3d-logits") if model.head is None else ("codes", "--3d-store")
         raise ModelError(f"model: was fitted with {needed}; give them with {option}")
+    early = _network_warnings(model, two_d)
+    if notify is not None:
+        for warning in early:
+            notify(warning)
+        early = []
     if three_d is not None:
         table = _table_of_predictions(model, Path(two_d), Path(three_d), ids, classes)
     else:
@@ -140,7 +149,7 @@ def predict_files(
         covered=table.covered[rows],
         seen=marks,
         task=model.task,
-        notes=(*table.notes, *notes),
+        notes=(*table.notes, *early, *notes),
         shares=shares,
     )
 
@@ -187,6 +196,17 @@ def _table_of_predictions(
     )
 
 
+def _network_warnings(model: FusionModel, two_d: str | Path) -> list[str]:
+    """Warning if the model was fitted with another network, or with other input of it, than the file records."""
+    differences = network_differences(model.network, network_of(two_d))
+    if not differences:
+        return []
+    return [
+        "WARNING the model was fitted with other 2D outputs than these: "
+        f"{'; '.join(differences)}. Its rules are fitted to the scale and the errors of those outputs."
+    ]
+
+
 def _notes(
     table: FusionTable, rows: np.ndarray, marks: np.ndarray, rule: str, model: FusionModel
 ) -> list[str]:
@@ -195,12 +215,6 @@ def _notes(
     if model.fits(rule):
         fitted = f"fitted on {model.fitted_on}"
     notes = [f"{plural(len(rows), 'row')} fused by {rule}, {fitted}."]
-    differences = network_differences(model.network, table.two_d_network)
-    if differences:
-        notes.append(
-            "WARNING the model was fitted with other 2D outputs than these: "
-            f"{'; '.join(differences)}. Its rules are fitted to the scale and the errors of those outputs."
-        )
     uncovered = int((~table.covered[rows]).sum())
     if uncovered:
         notes.append(f"{plural(uncovered, 'row')} without 3D: predicted from the 2D network alone.")

@@ -27,7 +27,7 @@ from ..features.fusion_table import FusionTable
 from ..features.inputs import Inputs
 from ..features.join import load_table
 from ..features.samples import Listing, Split
-from ..learn.intermediate.checkpoint import Applied, check_blocks, input_warning, predict_new_rows
+from ..learn.intermediate.checkpoint import Applied, check_blocks, predict_new_rows
 from ..learn.intermediate.config import IntermediateConfig
 from ..learn.intermediate.fit import TrainingData, available_codes, module_groups
 from ..learn.intermediate.modules import FusionModule, ModuleSpec, make_module
@@ -194,6 +194,7 @@ def open_route(
     need_labels: bool = True,
     classes: Sequence[str] = (),
     advance: Callable[[int], object] | None = None,
+    notify: Callable[[str], object] | None = None,
 ) -> JointRoute:
     """Open the network, read the images, and align them with the table by id.
 
@@ -207,6 +208,9 @@ def open_route(
     device : ``auto``, ``cpu``, ``cuda`` or ``cuda:0``
     advance : callable, optional
         Called with the number of images read since its last call.
+    notify : callable, optional
+        Called before the images are read with a warning if the network was trained with another input, or the
+        predictions were computed with another one; without ``notify``, these are among the notes.
 
     Raises
     ------
@@ -216,13 +220,13 @@ def open_route(
     """
     chosen, joint = choose_device(device), joint or JointConfig()
     crops = choose_crops(listing, joint.crop, scale=joint.crop_scale)
-    warnings: list[str] = []
-    if isinstance(network, Start):
-        start = network
-    else:
-        start = open_network(network)
-        warnings = input_warnings(start.architecture, start.trained_with, start.view, crops.identity)
-        warnings.append(check_predictions(inputs.two_d[0], start, crops.identity, force=force))
+    start = network if isinstance(network, Start) else open_network(network)
+    warnings = input_warnings(start.architecture, start.trained_with, start.view, crops.identity)
+    if start is not network:
+        warnings += check_predictions(inputs.two_d[0], start, crops.identity, force=force)
+    if notify is not None:
+        for warning in warnings:
+            notify(warning)
     table = load_table(inputs, blocks=blocks, force=force, need_labels=need_labels, classes=classes)
     ids = listing.samples["id"].tolist()
     in_table, _ = find_rows(ids, table.id)
@@ -255,15 +259,13 @@ def open_route(
         f"left out, because the 2D network was trained, or its epoch was chosen, on their images: "
         f"{', '.join(plural(count, f'{name} row') for name, count in by_split.items())}"
     )
-    parts = (
-        *warnings,
+    notes = (
         *crops.notes,
-        unread if pictures.problems else "",
-        left_out if trained_on.any() else "",
+        *([unread] if pictures.problems else []),
+        *([left_out] if trained_on.any() else []),
     )
-    notes = tuple(filter(None, parts))
     return JointRoute(
-        table=replace(table, notes=(*table.notes, *notes)),
+        table=replace(table, notes=(*table.notes, *warnings, *notes)),
         pictures=pictures,
         row=row,
         start=start,
@@ -272,7 +274,7 @@ def open_route(
         digest=total.hexdigest(),
         config=joint,
         device=chosen,
-        notes=notes,
+        notes=notes if notify is not None else (*warnings, *notes),
     )
 
 
@@ -284,6 +286,7 @@ def apply_joint(
     joint: JointConfig | None = None,
     device: str = "auto",
     force: bool = False,
+    notify: Callable[[str], object] | None = None,
 ) -> Applied:
     """Predict images with a jointly trained network, using the blocks and classes of its checkpoint.
 
@@ -298,15 +301,9 @@ def apply_joint(
     inputs = Inputs(inputs.two_d, inputs.stores, task=loaded.task)
     route = open_route(
         listing, start, inputs, joint=joint, blocks=loaded.blocks, device=device, force=force, need_labels=False,
-        classes=loaded.info.classes,
+        classes=loaded.info.classes, notify=notify,
     )  # fmt: skip
     check_blocks(loaded, route.table)
     model = JointNetwork(start.module, loaded.module).to(route.device)
     applied = predict_new_rows(loaded, route, model, route.device)
-    trained = loaded.info.joint
-    differences = [
-        f"{key} {trained[key]}, now {value}"
-        for key, value in route.crop.items()
-        if trained.get(key, value) != value
-    ]
-    return replace(applied, notes=(input_warning(differences), *applied.notes)) if differences else applied
+    return replace(applied, notes=(*route.notes, *applied.notes))

@@ -85,7 +85,7 @@ def open_network(spec: NetworkSpec) -> Start:
     return Start(network, opened.name, opened.sha256, view, seen, opened.trained_with)
 
 
-def check_predictions(path: Path, start: Start, crop: Mapping[str, Any], *, force: bool = False) -> str:
+def check_predictions(path: Path, start: Start, crop: Mapping[str, Any], *, force: bool = False) -> list[str]:
     """Check that predictions belong to the network from which training starts, if the file records its network.
 
     Parameters
@@ -98,7 +98,7 @@ def check_predictions(path: Path, start: Start, crop: Mapping[str, Any], *, forc
 
     Returns
     -------
-    A warning if the network, its input or the crop of the images differs, otherwise an empty string.
+    A warning if the network, its input or the crop of the images differs, if any.
 
     Raises
     ------
@@ -110,10 +110,10 @@ def check_predictions(path: Path, start: Start, crop: Mapping[str, Any], *, forc
         training = {**made_by, "input": asdict(start.view), **crop}
         differences = network_differences(describe_network(made_by), describe_network(training))
         if not differences:
-            return ""
-        return (
+            return []
+        return [
             f"WARNING {path.name}: the predictions were computed with other input: {'; '.join(differences)}"
-        )
+        ]
     mismatch = (
         f"{path.name}: the predictions are of {made_by.get('network')} {sha256[:12]}, not of the network that is "
         f"trained ({start.architecture} {start.sha256[:12]})"
@@ -122,7 +122,7 @@ def check_predictions(path: Path, start: Start, crop: Mapping[str, Any], *, forc
         raise PredictionsError(
             f"{mismatch}; write them with ig3d logits and the same --network, or pass --force"
         )
-    return f"WARNING {mismatch}; continued because of --force"
+    return [f"WARNING {mismatch}; continued because of --force"]
 
 
 def load_joint(path: str | Path) -> tuple[LoadedModule, Start]:
@@ -153,4 +153,4 @@ def load_joint(path: str | Path) -> tuple[LoadedModule, Start]:
             f"{path}: the weights do not fit {described.get('architecture')} in timm {timm.__version__} (trained with "
             f"timm {described.get('timm')}); install that version, or train again"
         ) from exc
-    return loaded, Start(network.eval(), name, loaded.info.network, view, np.zeros(0, np.int64))
+    return loaded, Start(network.eval(), name, loaded.info.network, view, np.zeros(0, np.int64), described)

@@ -113,15 +113,15 @@ def write_logits(
     rows = _choose(listing, config.splits)
     with exact_arithmetic(), ExitStack() as stack:
         loaded = load_network(spec, device=device, dataset_classes=listing.classes)
-        choice = None
-        if config.crop_scale == AUTO:
-            choice = _choose_scale(listing, loaded, crops, config, progress=progress)
-            crops = crops.scaled(choice.scale)
         early = _input_warnings(loaded, crops, config)
         if notify is not None:
             for warning in early:
                 notify(warning)
             early = []
+        choice = None
+        if config.crop_scale == AUTO:
+            choice = _choose_scale(listing, loaded, crops, config, progress=progress)
+            crops = crops.scaled(choice.scale)
         spool = None
         if loaded.layer:
             dtype: np.dtype[np.floating[Any]] = np.dtype(np.float16 if loaded.maps else np.float32)

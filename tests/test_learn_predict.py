@@ -19,6 +19,7 @@ from ig3d.features.predictions import Predictions
 from ig3d.learn.fuse import FuseConfig, fuse_files, fuse_predictions
 from ig3d.learn.model import load_model, parameters_hash, save_model
 from ig3d.learn.predict import fitting_marks, predict
+from ig3d.learn.predict_files import predict_files
 
 FAST = FuseConfig(
     rules=("mean", "weighted", "stack"), head="linear", draws=100, folds=3, jobs=1, repeats=1, permutations=2
@@ -196,6 +197,12 @@ def test_outputs_of_another_network_are_said(ig3d, fitted):
     ):
         text = " ".join(predicted_of(made_by("other.npz", slice(None), **record)).split())
         assert f"{warning}: {difference}. Its rules" in text
+
+    def stop(text):  # called before the store is read
+        raise KeyboardInterrupt(text)
+
+    with pytest.raises(KeyboardInterrupt, match=f"{warning}: mean 0.5 0.5 0.5"):
+        predict_files(load_model(model), folder / "other.npz", stores=[folder / "none.h5"], notify=stop)
 
 
 def fresh_like(folder, table):

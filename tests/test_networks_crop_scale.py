@@ -104,7 +104,9 @@ def test_the_right_scale_of_the_val_rows_is_chosen_printed_and_recorded(
     assert "crop_scale_choice" not in record_of(tmp_path / "number.npz")
 
 
-def test_another_crop_or_size_than_that_of_the_training_is_reported(tmp_path: Path) -> None:
+def test_another_crop_or_size_than_that_of_the_training_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     samples = faces(tmp_path / "images", {Split.train: 1.0, Split.val: 1.0, Split.test: 1.0})
     config = TrainConfig(network="test_byobnet", size=32, epochs=1, batch_size=8, device="cpu", jobs=1)
     result = train_2d(samples, config, tmp_path / "net.safetensors")
@@ -127,6 +129,12 @@ def test_another_crop_or_size_than_that_of_the_training_is_reported(tmp_path: Pa
     config = LogitsConfig(device="cpu", jobs=1, splits=("test",), crop="whole")
     with pytest.raises(KeyboardInterrupt, match="now crop whole"):
         write_logits(samples, NetworkSpec(str(result.path)), tmp_path / "none.npz", config, notify=stop)
+    config = LogitsConfig(device="cpu", jobs=1, splits=("test",), crop_scale="auto")
+    monkeypatch.setattr("ig3d.networks.logits.choose_scale", lambda *_, **__: pytest.fail("too early"))
+    with pytest.raises(KeyboardInterrupt, match="now size 48"):
+        write_logits(
+            samples, NetworkSpec(str(result.path), size=48), tmp_path / "none.npz", config, notify=stop
+        )
     assert not (tmp_path / "none.npz").exists()
 
 

@@ -19,6 +19,8 @@ from torch import nn
 
 from ig3d.errors import ModelError, UsageError
 from ig3d.features.samples import Listing
+from ig3d.learn.intermediate import checkpoint
+from ig3d.learn.intermediate.table import load_feature_table
 from ig3d.networks.load import NetworkSpec, load_network
 from ig3d.networks.logits import LogitsConfig, write_logits
 
@@ -256,7 +258,9 @@ def record(path: Path, network: str, **changes: Any) -> None:
     np.savez(path, **content)
 
 
-def test_fuse_features_warns_of_another_crop_and_refuses_another_network(ig3d: Any, tmp_path: Path) -> None:
+def test_fuse_features_warns_of_another_crop_and_refuses_another_network(
+    ig3d: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = make(tmp_path / "a", 120)
     record(made.features, "net.pt pre_logits 0000000000000000")
     common = ("fuse-features", "--features", made.features, "--3d-store", made.store)
@@ -283,6 +287,15 @@ def test_fuse_features_warns_of_another_crop_and_refuses_another_network(ig3d: A
     record(made.features, "net.pt pre_logits 2222222222222222", input={"size": 96})
     ended = ig3d(*apply)
     assert ended.returncode == 0 and f"{warning} size 64, now size 96." in " ".join(ended.stderr.split())
+
+    def stop(text: str) -> None:
+        raise KeyboardInterrupt(text)
+
+    loaded = checkpoint.load_module(tmp_path / "run/codes-0.safetensors")
+    features = load_feature_table(made.features, made.store)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt, match="now size 96"):
+        patched.setattr(checkpoint, "predict_new_rows", lambda *_: pytest.fail("the warning comes too late"))
+        checkpoint.apply_module(loaded, features, notify=stop)
     record(made.features, "net.pt pre_logits 3333333333333333", sha256="b" * 64)
     ended = ig3d(*apply)
     assert ended.returncode == 1 and "those of the training of net.pt" in ended.stderr

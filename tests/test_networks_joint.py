@@ -294,12 +294,27 @@ def test_the_command(ig3d, made, tmp_path: Path) -> None:
     assert "again.npz: exists; it is replaced" in ig3d(*common, *apply).stderr
 
 
-def test_a_crop_other_than_that_of_the_training_of_the_network_is_reported(made) -> None:
+def test_another_crop_than_that_of_the_training_is_reported_before_the_images_are_read(
+    made, tmp_path: Path
+) -> None:
     samples, folder = made
     warning = "WARNING test_resnet was trained with another input: crop whole, now crop dataset"
     assert not any("WARNING" in note for note in route_of(made).table.notes)
     boxed = with_samples(samples, [replace(one, box=(2.0, 2.0, 20.0, 20.0)) for one in samples_of(samples)])
     assert any(warning in note for note in route_of((boxed, folder)).table.notes)
+
+    def stop(text: str) -> None:  # called before the store and the images are read
+        raise KeyboardInterrupt(text)
+
+    with pytest.raises(KeyboardInterrupt, match=warning):
+        route_of((boxed, folder), store=tmp_path / "none.h5", notify=stop)
+    train_route(route_of(made), replace(QUICK, epochs=1, controls=False), tmp_path / "out")
+    checkpoint, inputs = tmp_path / "out/codes-0.safetensors", Inputs(folder / "2d.npz", folder / "3d.h5")
+    applied = apply_joint(checkpoint, boxed, inputs, device="cpu")
+    assert warning in applied.notes[0]
+    assert not any("WARNING" in note for note in apply_joint(checkpoint, samples, inputs, device="cpu").notes)
+    with pytest.raises(KeyboardInterrupt, match=warning):
+        apply_joint(checkpoint, boxed, Inputs(folder / "2d.npz", tmp_path / "none.h5"), notify=stop)
 
 
 def test_valence_and_arousal_from_a_network_for_them(made, tmp_path: Path) -> None:

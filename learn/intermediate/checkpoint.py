@@ -7,7 +7,7 @@ paths, the same training gives the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -210,15 +210,12 @@ def input_warnings(info: ModuleInfo, table: FusionTable) -> list[str]:
     """Warnings if the 2D outputs of ``table`` are from the module's network, but with another crop or scaling."""
     same = info.two_d.partition(";")[0] == table.two_d_network.partition(";")[0]
     differences = network_differences(info.two_d, table.two_d_network)
-    return [input_warning(differences)] if same and differences else []
-
-
-def input_warning(differences: Sequence[str]) -> str:
-    """Warning that images are cropped or scaled differently than in training."""
-    return (
+    if not (same and differences):
+        return []
+    return [
         f"WARNING the module was trained with another input of the 2D network: {'; '.join(differences)}. "
         "Its outputs are likely worse; use the same options of ig3d logits."
-    )
+    ]
 
 
 def check_blocks(loaded: LoadedModule, table: FusionTable) -> None:
@@ -297,8 +294,20 @@ class Applied:
         return [file for file, _ in files]
 
 
-def apply_module(loaded: LoadedModule, features: FeatureTable, *, device: str = "cpu") -> Applied:
+def apply_module(
+    loaded: LoadedModule,
+    features: FeatureTable,
+    *,
+    device: str = "cpu",
+    notify: Callable[[str], object] | None = None,
+) -> Applied:
     """Predict rows with features, outside of the train split, on whose images the module was not fitted.
+
+    Parameters
+    ----------
+    notify : callable, optional
+        Called before the prediction with a warning if the 2D network got another input than in the training; without
+        ``notify``, the warning is one of the notes.
 
     Raises
     ------
@@ -306,6 +315,10 @@ def apply_module(loaded: LoadedModule, features: FeatureTable, *, device: str = 
     ProtocolError : no row is left.
     """
     warnings = check_fits(loaded, features.table, network=features.network, shape=features.values.shape[1:])
+    if notify is not None:
+        for warning in warnings:
+            notify(warning)
+        warnings = []
     where = torch.device(device)
     applied = predict_new_rows(loaded, FeatureRoute(features, where), loaded.module.to(where), where)
     return replace(applied, notes=(*warnings, *applied.notes))
