@@ -61,7 +61,7 @@ test-clusters: $(READY)  ## The dask and ray backends, whose packages set-up lea
 check: lint types docs test  ## Everything CI runs: ruff, mypy, docs, tests
 
 # The slow proofs: add what takes minutes or large packages here, not to check.
-check-full: check docs-site test-clusters bench-faults  ## check, then the docs site, dask and ray, a hundred kills, a full disk, 2,000 damaged inputs (an hour)
+check-full: check docs-site test-clusters bench-faults  ## check, then the docs site, dask and ray, a hundred kills, a full disk, 2,000 damaged inputs (half an hour)
 	@$(BIN)/python benchmarks/fuzz_inputs.py --count 2000
 	@$(BIN)/python scripts/simulate_claims.py --datasets 6 --check
 	@IG3D_ALL_PHOTOGRAPHS=1 $(BIN)/python -m pytest -q tests/test_extract_facemesh_networks.py
