@@ -8,6 +8,7 @@ import json
 import os
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas
@@ -15,6 +16,7 @@ import pytest
 from made_up_results import Page, made, with_predictors
 from rich.console import Console
 
+import ig3d
 from ig3d.errors import RunError
 from ig3d.learn.evaluate.figures import Figure, figure
 from ig3d.learn.report import (
@@ -400,3 +402,14 @@ def test_without_matplotlib_everything_else_is_written(result, tmp_path, monkeyp
     names = [path.name for path in write_result(result, tmp_path / "run")]
     assert "report.html" not in names and "table.tex" in names
     assert "no report.html: report: needs the package 'matplotlib'" in capsys.readouterr().err
+
+
+def test_the_documented_columns_of_predictions_csv_are_those_of_the_file(result, va, tmp_path):
+    page = (Path(ig3d.__file__).parent / "docs" / "report.md").read_text()
+    (line,) = [line for line in page.splitlines() if line.startswith("| `predictions.csv` |")]
+    documented = re.findall(r"`([a-z_]+)`", line.replace("**", "").partition("repeat`: ")[2])
+    for of, name in ((result, "classes"), (va, "va")):
+        write_result(of, tmp_path / name, command="ig3d fuse")
+        columns = pandas.read_csv(tmp_path / name / "predictions.csv").columns
+        assert set(columns[:3]) <= set(documented[:3])
+        assert {column for column in columns if not column.startswith("p_")} <= set(documented)
