@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..errors import DatasetError, StoreError, UsageError, listed
+from ..errors import DatasetError, StoreError, UsageError, listed, plural
 from ..features.align import find_rows
 from ..features.samples import Listing, boxes_of
 from ..features.store import CodeStore
@@ -283,8 +283,8 @@ def _rows_of(listing: Listing, store: CodeStore) -> np.ndarray:
     missing = listing.samples["id"][rows < 0].tolist()
     if missing:
         raise DatasetError(
-            f"boxes: {len(missing)} of {len(listing)} samples of {listing.dataset} are not in {store.path} "
-            f"({listed(missing)}); extract that store from the same dataset"
+            f"boxes: {store.path} does not have {len(missing)} of {plural(len(listing), 'sample')} of "
+            f"{listing.dataset} ({listed(missing)}); extract that store from the same dataset"
         )
     return rows
 
@@ -365,6 +365,6 @@ def check_files(listing: Listing, store: CodeStore, rows: np.ndarray, *, what: s
                 other.append(listing.samples["id"].iat[row])
     if other:
         raise DatasetError(
-            f"{what}: {len(other)} of {len(chosen)} compared files have other content than in {store.path} "
+            f"{what}: other content than in {store.path} in {len(other)} of {plural(len(chosen), 'compared file')} "
             f"({listed(other)}); extract that store from the same images"
         )

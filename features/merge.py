@@ -34,7 +34,7 @@ def merge_same(tables: Sequence[pd.DataFrame], *, source: str) -> pd.DataFrame:
             differing = first["id"][one.notna() & two.notna() & (one != two)].tolist()
             if differing:
                 raise PredictionsError(
-                    f"{source}: {len(differing)} of {len(first)} samples have a different {column} in each "
+                    f"{source}: different {column} in each for {len(differing)} of {plural(len(first), 'sample')} "
                     f"({listed(differing, 3)}); extract both from the same list"
                 )
 

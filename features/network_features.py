@@ -50,8 +50,8 @@ class Features:
             )
         if self.ids.shape != (len(self.values),) or self.ids.dtype.kind != "U":
             raise PredictionsError(
-                f"{self.source}: ids of type {self.ids.dtype} and shape {self.ids.shape} for {len(self.values)} rows "
-                "of features; give one text per row"
+                f"{self.source}: ids of type {self.ids.dtype} and shape {self.ids.shape} for "
+                f"{plural(len(self.values), 'row')} of features; give one text per row"
             )
         names, counts = np.unique(self.ids, return_counts=True)
         if counts.max() > 1:

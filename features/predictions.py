@@ -87,7 +87,7 @@ class Predictions:
             )
         if self.columns and len(self.columns) != values.shape[1]:
             raise PredictionsError(
-                f"{self.source}: {values.shape[1]} columns, but {len(self.columns)} names "
+                f"{self.source}: {plural(values.shape[1], 'column')}, but {plural(len(self.columns), 'name')} "
                 f"({', '.join(self.columns)}); name every column of the file"
                 + (", valence and arousal among them" if values.shape[1] - len(self.columns) == 2 else "")
             )
@@ -166,7 +166,7 @@ class Predictions:
             if extra:
                 more = ", valence and arousal included" if extra in (2, 3) else ""
                 raise PredictionsError(
-                    f"{source}: {scores.shape[1]} columns, but {_wanted(classes)}; name all columns with "
+                    f"{source}: {plural(scores.shape[1], 'column')}, but {_wanted(classes)}; name all columns with "
                     f"--2d-classes{more}"
                 )
             preset = preset_of(tuple(classes))

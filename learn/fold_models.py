@@ -7,7 +7,7 @@ from itertools import combinations
 
 import numpy as np
 
-from ..errors import ProtocolError
+from ..errors import ProtocolError, plural
 from ..features.fusion_table import FusionTable
 from .config import FuseConfig
 from .folds import folds_of, strata_of
@@ -72,10 +72,10 @@ class Folds:
         distinct = len(np.unique(groups))
         count = min(folds, distinct)
         if count < least:
-            units = "groups" if table.grouped else "rows"
+            units = plural(distinct, "group" if table.grouped else "row")
             raise ProtocolError(
-                f"folds: at least {least} are needed, but {folds} folds of {distinct} {units} are {count}; use more "
-                "rows, more folds, or a val split to fit on"
+                f"folds: at least {least} are needed, but {units} can only be divided into {count} (--folds {folds}); "
+                "use more rows, more folds, or a val split to fit on"
             )
         number = folds_of(strata_of(table.truth[rows], table.task), groups, count, seed)
         notes = () if count == folds else (f"{folds} folds were requested; {count} are possible.",)
@@ -198,8 +198,8 @@ def subsample(table: FusionTable, model: FoldModel, most: int, seed: int) -> Fol
     taken = groups[order][np.cumsum(sizes[order]) <= most]
     if not len(taken):
         raise ProtocolError(
-            f"calibration-rows: {most} is less than the {sizes[order[0]]} rows of the first group drawn; groups are "
-            "kept whole, so use more"
+            f"calibration-rows: {most} is less than the first group drawn, of {plural(int(sizes[order[0]]), 'row')}; "
+            "groups are kept whole, so use more"
         )
     return replace(model, fit=model.fit[np.isin(codes[model.fit], taken)])
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ProtocolError
+from ..errors import ProtocolError, plural
 from ..features.atomic import replacing
 from ..features.fusion_table import FusionTable
 from ..features.predictions import log_softmax
@@ -175,7 +175,7 @@ def _check(table: FusionTable, fit: HeadFit) -> None:
     truth = table.truth[fit.train]
     if table.task == "classes" and len(np.unique(truth)) < 2:
         raise ProtocolError(
-            f"labels: a head needs training rows of at least two classes, but all {len(truth)} rows are of class "
+            f"labels: a head needs training rows of at least two classes; the class of {plural(len(truth), 'row')} is "
             f"{table.classes[int(truth[0])]}; add rows of other classes"
         )
 

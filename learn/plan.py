@@ -298,9 +298,9 @@ def plan_heads(table: FusionTable, config: HeadsConfig) -> EvaluationPlan:
     covered = int(table.covered[reported].sum())
     if covered < len(reported):
         notes.append(
-            f"{len(reported) - covered} of {len(reported)} reported rows have no 3D codes: every head predicts the "
-            "class shares (or means) of its training rows for them; figures.csv also has results of the rows with "
-            "codes."
+            f"{len(reported) - covered} of {plural(len(reported), 'reported row')} without 3D codes: every head "
+            "predicts the class shares (or means) of its training rows for them; figures.csv also has results of the "
+            "rows with codes."
         )
     return EvaluationPlan(
         head_fitting=ONCE if len(train) else IN_FOLDS,
@@ -355,7 +355,7 @@ def _part_to_report(
     if not usable.any():
         counts = f"{int(table.labelled.sum())} with a label"
         counts += f", {int(table.has_2d.sum())} with a prediction, none with both" if two_d else ""
-        raise ProtocolError(f"rows: none of the {len(table)} rows has {required} ({counts})")
+        raise ProtocolError(f"rows: no row of {len(table)} has {required} ({counts})")
     train, unassigned = table.split_mask("train"), table.split_mask("none")
     without_splits = train.all() or unassigned.all()
     if without_splits or (not two_d and not (unassigned & usable).any()):
@@ -364,8 +364,8 @@ def _part_to_report(
     # A network is over-confident on its training rows. Beside other rows, they are reported only on request.
     if not (unassigned & usable).any():
         raise ProtocolError(
-            f"reported rows: all {int(usable.sum())} labelled rows with a 2D prediction are of the train split; give "
-            "predictions of another split, or report these rows with --report train"
+            f"reported rows: {plural(int(usable.sum()), 'labelled row')} with a 2D prediction, only of the train "
+            "split; give predictions of another split, or report these rows with --report train"
         )
     note = f"Rows without a split are reported by default{', cross-fitted in folds' if two_d else ''}."
     return "the rows without a split", unassigned, [*notes, f"{note} --report changes this."]
@@ -391,7 +391,7 @@ def _require_rows(rows: np.ndarray, calibration: np.ndarray) -> None:
     """Raise an error if there are no rows with 3D to fit rules on."""
     if not len(rows):
         raise ProtocolError(
-            f"codes: none of the {len(calibration)} rows on which rules are fitted has 3D codes; check their status "
+            f"codes: rules are fitted on {plural(len(calibration), 'row')}, none with 3D codes; check their status "
             "with ig3d inspect"
         )
 
@@ -452,7 +452,7 @@ def _note_unlabelled(table: FusionTable, report_part: np.ndarray, notes: list[st
     """Note the number of reported rows without a label."""
     count = int((report_part & ~table.labelled).sum())
     if count:
-        notes.append(f"{count} reported rows without a label are left out.")
+        notes.append(f"{plural(count, 'reported row')} without a label left out.")
 
 
 def _note_train(table: FusionTable, reported: np.ndarray, declared: str, notes: list[str]) -> None:
@@ -460,10 +460,11 @@ def _note_train(table: FusionTable, reported: np.ndarray, declared: str, notes: 
     count = int(table.split_mask("train")[reported].sum())
     if count and declared:
         notes.append(
-            f"2D predictions of the {count} reported rows of the train split were declared out of fold {declared}."
+            f"2D predictions of the {plural(count, 'reported row')} of the train split were declared out of fold "
+            f"{declared}."
         )
     elif count:
         notes.append(
-            f"WARNING {count} reported rows are of the train split: if the 2D network was trained on them, its results "
-            "are too optimistic; pass --2d-out-of-fold if its predictions are out of fold."
+            f"WARNING {plural(count, 'reported row')} of the train split: if the 2D network was trained on them, its "
+            "results are too optimistic; pass --2d-out-of-fold if its predictions are out of fold."
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..errors import plural
 from .fold_models import NESTED, NO_HEAD, ONCE
 
 if TYPE_CHECKING:
@@ -14,7 +15,9 @@ def sentences_of(plan: EvaluationPlan) -> list[str]:
     """Reported rows, rows that rules are fitted on, and source of the 3D predictions."""
     facts, rows = plan.facts, len(plan.reported)
     three = facts.get("three_d", "3D codes")
-    lines = [f"Results are for {plan.report_name}: {rows} rows, {facts['covered']} of them with {three}."]
+    lines = [
+        f"Results are for {plan.report_name}: {plural(rows, 'row')}, {facts['covered']} of them with {three}."
+    ]
     if facts.get("heads_alone"):
         return [*lines, _heads_alone(plan)]
     lines += [_rules(plan), _head(plan)]
@@ -26,7 +29,7 @@ def sentences_of(plan: EvaluationPlan) -> list[str]:
 def _heads_alone(plan: EvaluationPlan) -> str:
     facts = plan.facts
     if facts["train"]:
-        return f"Heads are fitted on the {facts['train']} rows with codes of {plan.fit_name}."
+        return f"Heads are fitted on the {plural(facts['train'], 'row')} with codes of {plan.fit_name}."
     group = ", and on no row of its group" if facts["grouped"] else ""
     return f"Heads are cross-fitted in {plan.fit_name}: no row is predicted by a head fitted on it{group}."
 
@@ -39,12 +42,12 @@ def _rules(plan: EvaluationPlan) -> str:
     rules = "Rules are" if facts["rules_fit"] else "The rules have no fitted parameters; 2d-recalibrated is"
     if not facts["folded"]:
         rows = (
-            f"the {fitted} of {facts['calibration']} rows with {facts['three_d']} of {plan.fit_name}"
+            f"the {fitted} of {plural(facts['calibration'], 'row')} with {facts['three_d']} of {plan.fit_name}"
             if partly
-            else f"the {fitted} rows of {plan.fit_name}"
+            else f"the {plural(fitted, 'row')} of {plan.fit_name}"
         )
         return f"{rules} fitted on {rows}."
-    with_three = f", on the {fitted} rows with {facts['three_d']}" if partly else ""
+    with_three = f", on the {plural(fitted, 'row')} with {facts['three_d']}" if partly else ""
     group = ", and on no row of its group" if facts["grouped"] else ""
     # Ready 3D predictions of one fold may come from a model that was fitted on the others.
     models = "rules" if plan.head_fitting == NO_HEAD else "parameters"
@@ -60,7 +63,9 @@ def _head(plan: EvaluationPlan) -> str:
     if plan.head_fitting == NO_HEAD:
         return "3D predictions come from a file: the rows on which their model was trained are unknown."
     if plan.head_fitting == ONCE:
-        return f"The head on the codes is fitted once, on the {facts['train']} train rows with codes."
+        return (
+            f"The head on the codes is fitted once, on the {plural(facts['train'], 'train row')} with codes."
+        )
     if plan.head_fitting == NESTED:
         why = "No train rows are left for the head" if facts["has_train"] else "There is no train split"
         inner = "; rules are fitted on its inner out-of-fold predictions" if facts["rules_fit"] else ""

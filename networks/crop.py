@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UsageError, listed
+from ..errors import UsageError, listed, plural
 from ..extract.boxes import check_files
 from ..features.align import find_rows
 from ..features.samples import Listing, boxes_of
@@ -80,7 +80,8 @@ def choose_crops(listing: Listing, crop: str | Path | None = None, *, scale: flo
         boxes = boxes_of(listing.samples)
         count = int(np.isfinite(boxes).all(1).sum())
         note = (
-            f"{count} of {len(boxes)} images are cropped to the face box of the dataset (--crop whole turns this off)",
+            f"{count} of {plural(len(boxes), 'image')} cropped to the face box of the dataset (--crop whole "
+            "turns this off)",
         )
         if count:
             return Crops(_squares(boxes, scale), "dataset", scale, note)
@@ -96,17 +97,17 @@ def choose_crops(listing: Listing, crop: str | Path | None = None, *, scale: flo
         unknown = listing.samples["id"].iloc[np.flatnonzero(rows < 0)].tolist()
         if unknown:
             raise UsageError(
-                f"crop: {len(unknown)} of {len(rows)} samples are not in {crop} ({listed(unknown)}); extract the same "
-                "dataset"
+                f"crop: {crop} does not have {len(unknown)} of {plural(len(rows), 'sample')} ({listed(unknown)}); "
+                "extract the same dataset"
             )
         check_files(listing, store, rows, what="crop")
         boxes = store.column("face/box")[rows].astype(np.float64)
         source = f"store ({store.info.detector.get('name', 'unknown')})"
     faceless = listing.samples["id"].iloc[np.flatnonzero(~np.isfinite(boxes).all(1))].tolist()
-    notes = [f"{len(rows) - len(faceless)} of {len(rows)} images are cropped to the face box of {crop}"]
+    notes = [f"{len(rows) - len(faceless)} of {plural(len(rows), 'image')} cropped to the face box of {crop}"]
     if faceless:
         notes.append(
-            f"{len(faceless)} of {len(rows)} samples have no face in {crop}; their full image is used "
+            f"{len(faceless)} of {plural(len(rows), 'sample')} without a face in {crop}, used as full images "
             f"({listed(faceless)})"
         )
     return Crops(_squares(boxes, scale), source, scale, tuple(notes))

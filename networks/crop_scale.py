@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import DatasetError, UsageError, plural
+from ..errors import DatasetError, UsageError, none_of, plural
 from ..features.predictions import PROBABILITY_FLOOR, log_softmax, scores_of_outputs
 from ..features.samples import Listing, Split
 from .crop import Crops
@@ -110,7 +110,8 @@ def choose_scale(
             advance(len(batch), len(rows))
     if not read:
         raise DatasetError(
-            f"{listing.dataset}: crop-scale auto found no readable image of {len(rows)} {split} rows"
+            f"{listing.dataset}: crop-scale auto found no readable image of "
+            f"{plural(len(rows), f'{split} row')}"
         )
     metric, losses = _losses(np.concatenate(outputs), truth[read], classes=bool(network.columns.logits))
     by_scale = dict(zip(SCALES, losses.tolist(), strict=True))
@@ -167,7 +168,7 @@ def rows_to_choose_by(listing: Listing, labelled: np.ndarray, boxed: np.ndarray)
     else:
         raise UsageError(
             f"crop-scale: auto needs labelled rows with a face box in a train or val split that is not reported, "
-            f"and none of {len(listing)} rows is one; pass a number, or separate train or val rows (ig3d split)"
+            f"and {none_of(len(listing), 'row', 'is')} one; pass a number, or separate train or val rows (ig3d split)"
         )
     if len(rows) > MAX_ROWS:
         # The prefixes distinguish the name of a group from the number of a row without a group.

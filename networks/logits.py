@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from ..console import progress_bar
-from ..errors import DatasetError, listed, plural
+from ..errors import DatasetError, listed, none_of, plural
 from ..extract.runtime import exact_arithmetic
 from ..features.classes import OPTIONAL
 from ..features.content import hash_contents
@@ -137,7 +137,7 @@ def write_logits(
             )
         if not good:
             raise DatasetError(
-                f"{listing.dataset}: none of {len(rows)} images can be read ({listed(list(problems), 3)})"
+                f"{listing.dataset}: no image of {plural(len(rows), 'row')} can be read ({listed(list(problems), 3)})"
             )
         done = np.array([picture.row for picture in good])
         ids = listing.samples["id"].to_numpy(dtype="U")[done]
@@ -218,7 +218,7 @@ def _choose(listing: Listing, splits: tuple[str, ...] | None) -> np.ndarray:
     rows = np.flatnonzero(np.isin(listing.splits, [Split[name] for name in splits]))
     if not len(rows):
         raise DatasetError(
-            f"{listing.dataset}: none of {len(listing)} rows is in {', '.join(splits)}; choose other splits"
+            f"{listing.dataset}: {none_of(len(listing), 'row', 'is')} in {', '.join(splits)}; choose other splits"
         )
     return rows
 
@@ -260,8 +260,8 @@ def _class_notes(listing: Listing, network: UserNetwork, rows: np.ndarray) -> li
     if without:
         per_class = ", ".join(f"{name} {count}" for name, count in without.items())
         notes.append(
-            f"{sum(without.values())} of {counts.total()} labelled rows are not scored: no column is of their class "
-            f"({per_class})"
+            f"{sum(without.values())} of {plural(counts.total(), 'labelled row')} not scored: no column is of their "
+            f"class ({per_class})"
         )
     return notes
 

@@ -16,7 +16,7 @@ import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ..errors import DatasetError, Terminated, UsageError
+from ..errors import DatasetError, Terminated, UsageError, plural
 from ..extract.runtime import exact_arithmetic
 from ..features.content import hash_contents
 from ..features.samples import Listing, Split
@@ -168,7 +168,7 @@ def check_folds(folds: int) -> None:
     UsageError : ``folds`` is below two.
     """
     if folds < 2:
-        raise UsageError(f"out of fold: {folds} folds are too few; give 2 or more")
+        raise UsageError(f"out-of-fold is {folds}; give 2 folds or more")
 
 
 def _choose_folds(
@@ -205,7 +205,8 @@ def _folds(
     count = len(np.unique(parts))
     if count < folds:
         raise DatasetError(
-            f"{listing.dataset}: the train rows have only {count} independent groups for {folds} folds; use fewer folds"
+            f"{listing.dataset}: the train rows have only {plural(count, 'independent group')} for {folds} folds; use "
+            "fewer folds"
         )
     return folds_of(strata_of(plan.targets[rows], plan.task), parts, folds, seed)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..errors import DatasetError, UsageError, one_of, plural
+from ..errors import DatasetError, UsageError, none_of, one_of, plural
 from ..extract.datasets.splits import seeded_split
 from ..features.samples import Listing, Split
 from .checkpoint import TASKS, VA_COLUMNS
@@ -72,8 +72,8 @@ def plan_training(listing: Listing, *, task: str | None, fraction: float, seed: 
     in_train = listing.splits == Split.train
     if not in_train.any():
         raise DatasetError(
-            f"{listing.dataset}: none of {len(listing)} samples is in a train split; pass --split, a manifest with "
-            "splits, or train/val/test folders"
+            f"{listing.dataset}: {none_of(len(listing), 'sample', 'is')} in a train split; pass --split, a manifest "
+            "with splits, or train/val/test folders"
         )
     labels = listing.labels.astype(np.int64)
     values = listing.samples[["valence", "arousal"]].to_numpy(np.float32)
@@ -86,7 +86,7 @@ def plan_training(listing: Listing, *, task: str | None, fraction: float, seed: 
     strata = labels if task == "classes" else _quadrants(values)
     if len(rows) < 2 or (task == "classes" and len(np.unique(labels[rows])) < 2):
         raise DatasetError(
-            f"{listing.dataset}: {len(rows)} of {int(in_train.sum())} train samples have {wanted}"
+            f"{listing.dataset}: {wanted} for only {len(rows)} of {plural(int(in_train.sum()), 'train sample')}"
             f"{', and two or more classes are needed' if task == 'classes' else ''}; check the labels of the dataset, "
             "or choose another task"
         )

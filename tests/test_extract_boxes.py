@@ -338,12 +338,12 @@ def test_another_dataset_is_refused_and_a_changed_file_fails_alone(
     extract_codes(list_samples(root, "folder"), first, CONFIG, jobs=1)
     with_boxes = replace(CONFIG, boxes=str(first))
     with pytest.raises(
-        DatasetError, match=r"boxes: 2 of 12 samples of folder are not in .*first\.h5 \(happy/0005"
+        DatasetError, match=r"boxes: .*first\.h5 does not have 2 of 12 samples of folder \(happy/0005"
     ):
         extract_codes(list_samples(other, "folder"), tmp_path / "a.h5", with_boxes, jobs=1)
     for path in root.rglob("*.png"):
         write_image(path, (1, 2, 3))
-    with pytest.raises(DatasetError, match="10 of 10 compared files have other content"):
+    with pytest.raises(DatasetError, match=r"other content than in .* in 10 of 10 compared files"):
         extract_codes(list_samples(root, "folder"), tmp_path / "a.h5", with_boxes, jobs=1)
     colour_folder(tmp_path / "data", 5)
     write_image(root / "sad" / "0003.png", (1, 2, 3))

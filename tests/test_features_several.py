@@ -105,7 +105,7 @@ def test_stores_that_disagree_on_a_sample_are_refused(toy, tmp_path, change, wha
     samples, _, two = toy
     other = [replace(sample, **change) if row < 20 else sample for row, sample in enumerate(samples)]
     stores, _ = smirk_and_emoca(tmp_path, samples, theirs=other)
-    words = rf"\d+ of 210 samples have a different {what}"
+    words = rf"different {what} in each for \d+ of 210 samples"
     with pytest.raises(PredictionsError, match=words):
         load_table(Inputs(two, stores), blocks="pose")
 

@@ -189,7 +189,7 @@ def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
         pytest.param(lambda f: f.__delitem__("sample/split"), "dataset sample/split is missing", id="column"),
         pytest.param(lambda f: f.__delitem__("codes"), "dataset codes is missing", id="codes"),
         pytest.param(
-            lambda f: f["sample/status"].__setitem__(5, 0), "1 of 200 rows are pending", id="pending"
+            lambda f: f["sample/status"].__setitem__(5, 0), "status pending in 1 of 200 rows", id="pending"
         ),
     ],
 )

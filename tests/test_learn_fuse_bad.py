@@ -49,9 +49,7 @@ def test_constant_codes_are_marked():
 
 def test_codes_all_missing_are_refused():
     for ready in (False, True):
-        with pytest.raises(
-            ProtocolError, match="none of the 120 rows on which rules are fitted has 3D codes"
-        ):
+        with pytest.raises(ProtocolError, match="rules are fitted on 120 rows, none with 3D codes"):
             fuse_predictions(make_table(missing=1.1, ready=ready), QUICK)
 
 
@@ -89,7 +87,7 @@ def test_no_codes_among_the_calibration_rows_are_refused():
     table = make_table()
     codes = table.codes.copy()
     codes[table.split == 1] = np.nan
-    with pytest.raises(ProtocolError, match="rows on which rules are fitted has 3D codes"):
+    with pytest.raises(ProtocolError, match="rules are fitted on 120 rows, none with 3D codes"):
         fuse_predictions(replace(table, codes=codes), QUICK)
 
 
@@ -100,7 +98,8 @@ def test_2d_predictions_that_are_nan_everywhere_or_in_some_rows():
     two = table.two_d.copy()
     two[np.flatnonzero((table.split == 2) & table.covered)[:5]] = np.nan
     with pytest.raises(
-        ProtocolError, match=r"5 of the 240 .* rows have codes, but no 2D prediction .*--allow-missing"
+        ProtocolError,
+        match=r"5 of the 240 .* rows have codes, but no 2D prediction .*ig3d logits --like STORE.*--allow-missing",
     ):
         fuse_predictions(replace(table, two_d=two), QUICK)
     config = replace(QUICK, allow_missing=True, rules=("mean", "stack"))
@@ -111,7 +110,7 @@ def test_2d_predictions_that_are_nan_everywhere_or_in_some_rows():
 
 def test_one_class_only_is_refused_or_marked():
     table = make_table(120)
-    with pytest.raises(ProtocolError, match=r"at least two classes, but all .* rows are of class sad"):
+    with pytest.raises(ProtocolError, match=r"at least two classes; the class of .* rows is sad"):
         fuse_predictions(replace(table, labels=np.ones_like(table.labels)), QUICK)
     labels = np.where(table.split == 2, 1, table.labels).astype(np.int16)
     result = fuse_predictions(replace(table, labels=labels), QUICK)

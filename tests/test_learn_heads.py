@@ -177,10 +177,10 @@ def boom(p):
         (lambda p: p / 0.0, "have infinity in 60 of 60 rows"),
         (lambda p: p[:, :2], r"shape \(60, 2\), not \(60, 3\)"),
         (lambda p: p[:5], r"shape \(5, 3\), not \(60, 3\)"),
-        (lambda p: p / 2, r"60 of 60 rows are not probabilities between 0 and 1 .* sum 0.5\)"),
+        (lambda p: p / 2, r"no probabilities between 0 and 1 .* in 60 of 60 rows .* sum 0.5\)"),
         (
             lambda p: np.tile([-0.2, 0.6, 0.6], (len(p), 1)),
-            r"60 of 60 rows are not probabilities .* from -0.2 to 0.6",
+            r"no probabilities .* in 60 of 60 rows .* from -0.2 to 0.6",
         ),
         (boom, "ValueError: boom bang$"),
     ],

@@ -350,10 +350,10 @@ def test_missing_blocks_and_features_of_other_rows_are_refused(folder: Path, tmp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"splits": [Split.test] * 320}, "none of the 320 rows is of a train split"),
+        ({"splits": [Split.test] * 320}, "none of 320 rows is of a train split"),
         ({"rows": np.arange(320)[np.arange(320) % 4 > 1]}, r"ig3d logits --splits all"),
         ({"splits": [Split.train] * 320}, "reported rows: the test or val split has no labelled rows"),
-        ({"missing": tuple(range(320))}, r"none of the \d+ train rows has 3D codes"),
+        ({"missing": tuple(range(320))}, r"no train row of \d+ has 3D codes"),
     ],
 )
 def test_unusable_rows_are_reported_in_one_line(

@@ -66,7 +66,9 @@ def test_fewer_calibration_rows_are_some_of_more_and_keep_groups_whole():
     assert np.array_equal(sizes[30].calibration, fits[30])
     assert np.array_equal(sizes[30].heads[0].train, sizes[1000].heads[0].train)
     assert any("at most 30 calibration rows" in line for line in sizes[30].sentences)
-    with pytest.raises(ProtocolError, match="calibration-rows: 1 is less than the 2 rows of the first group"):
+    with pytest.raises(
+        ProtocolError, match="calibration-rows: 1 is less than the first group drawn, of 2 rows"
+    ):
         plan_fusion(table, FuseConfig(calibration_rows=1))
     with pytest.raises(UsageError, match="calibration-rows: 0 is out of range; choose at least 1"):
         FuseConfig(calibration_rows=0)
@@ -135,9 +137,7 @@ def test_2d_predictions_of_train_are_not_used_undeclared():
 
 def test_train_rows_are_reported_only_on_request_and_never_unwarned():
     split = np.array([TRAIN, TRAIN, TEST] * 20)
-    with pytest.raises(
-        ProtocolError, match=r"all 40 labelled rows .* are of the train split; .*--report train"
-    ):
+    with pytest.raises(ProtocolError, match=r"40 labelled rows .* only of the train split; .*--report train"):
         plan_fusion(make_table(split, two_d=split == TRAIN), FuseConfig())
     table = make_table(split)
     for report, start in (("train", "WARNING 40 reported rows"), ("all", "WARNING 40 reported rows")):
@@ -169,6 +169,12 @@ def test_rows_of_no_split_are_reported_before_those_of_train():
     assert "There is no" not in text and "WARNING" not in text and "fitted once, on the 20 train rows" in text
 
 
+def test_the_plan_names_a_single_row_in_the_singular():
+    sentences = plan_fusion(make_table([TRAIN, VAL] * 20 + [TEST]), FuseConfig()).sentences
+    assert sentences[0] == "Results are for the test split: 1 row, 1 of them with 3D codes."
+    assert not any("1 rows" in sentence for sentence in sentences)
+
+
 def test_ready_predictions_need_no_head():
     protocol = plan_fusion(make_table([TEST] * 40, ready=True), FuseConfig())
     assert protocol.head_fitting == "none" and protocol.heads == () and len(protocol.fold_models) == 5
@@ -182,7 +188,8 @@ def test_rows_with_codes_and_no_2d_prediction_are_refused_or_counted():
     covered[5] = False
     table = make_table(split, two_d=have, covered=covered)
     with pytest.raises(
-        ProtocolError, match=r"1 of the 40 .* rows have codes, but no 2D prediction \(1 of test: r0002\)"
+        ProtocolError,
+        match=r"1 of the 40 .* rows have codes, but no 2D prediction \(1 of test: r0002\); .*ig3d logits --like STORE",
     ):
         plan_fusion(table, FuseConfig())
     protocol = plan_fusion(table, FuseConfig(allow_missing=True))
@@ -264,9 +271,7 @@ def test_rows_with_codes_of_which_there_are_none_in_a_fold_are_refused():
     covered[[1, 4]] = True
     split = np.array([TRAIN, TEST, TRAIN] * 20)
     table = make_table(split, covered=covered | (split == TRAIN), group=np.arange(60) // 6)
-    with pytest.raises(
-        ProtocolError, match="codes: none of the 20 rows on which rules are fitted has 3D codes"
-    ):
+    with pytest.raises(ProtocolError, match="codes: rules are fitted on 20 rows, none with 3D codes"):
         plan_fusion(table, FuseConfig())  # both stand in one group: the rules of its fold have none
 
 
@@ -303,11 +308,15 @@ def test_splits_that_share_groups_are_pointed_out():
 @pytest.mark.parametrize(
     ("table", "config", "message"),
     [
-        (make_table([-1] * 2), FuseConfig(), "at least 3 are needed, but 5 folds of 2 rows are 2"),
+        (
+            make_table([-1] * 2),
+            FuseConfig(),
+            "at least 3 are needed, but 2 rows can only be divided into 2 .--folds 5",
+        ),
         (
             make_table([-1] * 30, group=[0] * 30),
             FuseConfig(),
-            "at least 3 are needed, but 5 folds of 1 groups are 1",
+            "at least 3 are needed, but 1 group can only be divided into 1 .--folds 5",
         ),
         (
             make_table([TEST] * 9, two_d=np.zeros(9, bool)),

@@ -147,7 +147,7 @@ def test_rows_without_codes_get_the_training_prior_and_it_is_said(store):
     assert (~result.covered).sum() == 2
     assert np.array_equal(head.values[~result.covered], prior.values[~result.covered])
     assert not np.allclose(head.values[result.covered], prior.values[result.covered])
-    assert any("2 of 98 reported rows have no 3D codes" in line for line in result.plan.sentences)
+    assert any("2 of 98 reported rows without 3D codes" in line for line in result.plan.sentences)
     assert set(result.figures["rows"]) == {"all", "covered"} and len(result.ids) == 98
 
 

@@ -110,7 +110,7 @@ def test_another_crop_or_size_than_that_of_the_training_is_reported(
     samples = faces(tmp_path / "images", {Split.train: 1.0, Split.val: 1.0, Split.test: 1.0})
     config = TrainConfig(network="test_byobnet", size=32, epochs=1, batch_size=8, device="cpu", jobs=1)
     result = train_2d(samples, config, tmp_path / "net.safetensors")
-    assert result.notes[0].startswith("27 of 27 images are cropped to the face box of the dataset")
+    assert result.notes[0].startswith("27 of 27 images cropped to the face box of the dataset")
 
     def warnings(size: int | None = None, **options: Any) -> list[str]:
         config = LogitsConfig(device="cpu", jobs=1, splits=("test",), **options)

@@ -248,7 +248,7 @@ def test_a_box_is_what_is_seen_and_whole_is_the_image(clone: NetworkSpec, tmp_pa
     result = write_logits(samples, network, tmp_path / "x.npz")
     values = load_predictions(tmp_path / "x.npz").values
     np.testing.assert_allclose(values, [(100, 0, 50), (0, 0, 100)], atol=1)
-    assert any("1 of 2 images are cropped to the face box of the dataset" in note for note in result.notes)
+    assert any("1 of 2 images cropped to the face box of the dataset" in note for note in result.notes)
     values = load_predictions(run(samples, network, tmp_path, crop="whole")).values
     np.testing.assert_allclose(values, [(100, 0, 50)] * 2, atol=1)
     # twice the side about (30, 10): columns 14 to 46 and rows -6 to 26; black outside, red is 6 of 32 columns
@@ -292,13 +292,18 @@ def test_a_stores_boxes_go_by_id_and_faceless_rows_are_seen_whole(
     assert np.isnan(crops.boxes[0]).all()
     # the mean side is 15: a square of 30 about (5, 10)
     assert crops.boxes[1].tolist() == [-10, -5, 20, 25]
-    assert crops.notes[-1] == "1 of 2 samples have no face in my.h5; their full image is used (00)"
+    assert crops.notes[-1] == "1 of 2 samples without a face in my.h5, used as full images (00)"
+    first = with_samples(samples, samples_of(samples)[:1])
+    assert choose_crops(first, "my.h5").notes == (
+        "0 of 1 image cropped to the face box of my.h5",
+        "1 of 1 sample without a face in my.h5, used as full images (00)",
+    )
     other = with_samples(samples, tuple(replace(one, id=f"x{one.id}") for one in samples_of(samples)))
-    with pytest.raises(UsageError, match=r"crop: 2 of 2 samples are not in my.h5 \(x00, x01\)"):
+    with pytest.raises(UsageError, match=r"crop: my.h5 does not have 2 of 2 samples \(x00, x01\)"):
         choose_crops(other, "my.h5")
     shutil.copytree(tmp_path / "images", tmp_path / "others")
     Image.new("RGB", (40, 20), "white").save(tmp_path / "others" / "01.png")
-    message = r"crop: 1 of 2 compared files have other content than in my.h5 \(01\)"
+    message = r"crop: other content than in my.h5 in 1 of 2 compared files \(01\)"
     with pytest.raises(DatasetError, match=message):
         choose_crops(replace(samples, root=str(tmp_path / "others")), "my.h5")
     with pytest.raises(UsageError, match=r"crop scale is .* from 0.1 to 10"):

@@ -354,7 +354,7 @@ def test_weights_that_do_not_fit_are_counted(
         ({"classes": "rafdb"}, r"8 columns, not 7 classes \(surprise.*neutral\)"),
         (
             {"classes": "", "columns": "", "va": ""},
-            "classes: the 10 columns of net.py:Net have no names; pass --classes",
+            "classes: no names for 10 columns of net.py:Net; pass --classes",
         ),
         ({"output": "1"}, r"output: the network has no output 1; choose from 0 \(3, 10\)"),
         ({"preset": "resnet"}, "preset: 'resnet' is unknown; choose one of ddamfn"),

@@ -208,10 +208,15 @@ def test_unreadable_images_have_no_row_and_are_named(
     ids = load_predictions(out).ids
     assert ids is not None and ids.tolist() == ids_of([14, 19, 24, 29])
     assert [problem.partition(":")[0] for problem in result.problems] == ["04", "09"]
-    with pytest.raises(DatasetError, match="toy: none of 6 images can be read"):
+    with pytest.raises(DatasetError, match="toy: no image of 6 rows can be read"):
         write_logits(
             replace(samples, root=str(tmp_path / "gone")), network, out, LogitsConfig(splits=("test",))
         )
+    one = with_samples(replace(samples, root=str(tmp_path / "gone")), samples_of(samples)[4:5])
+    with pytest.raises(DatasetError, match="toy: no image of 1 row can be read"):
+        write_logits(one, network, out)
+    with pytest.raises(DatasetError, match="toy: the only row is not in none"):
+        write_logits(one, network, out, LogitsConfig(splits=("none",)))
 
 
 def test_scores_join_labels_by_class_name(samples: Listing, tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_the_program_writes_both_files(ig3d: Callable[..., Any], samples: Listin
     assert "net.npz: probably predictions of the network that is replaced" in ended.stderr
     for folds in (1, -2):
         ended = ig3d("train-2d", tmp_path / "images", *options, "--out-of-fold", folds, "--out", out)
-        assert ended.returncode == 2 and f"{folds} folds are too few" in ended.stderr
+        assert ended.returncode == 2 and f"out-of-fold is {folds}; give 2 folds or more" in ended.stderr
 
 
 def test_folds_are_checked_before_the_training(samples: Listing, trained: Path, tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_an_interruption_leaves_no_predictions_of_an_earlier_network(
 
 
 def test_folds_that_cannot_be(samples: Listing, trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="1 folds are too few"):
+    with pytest.raises(UsageError, match="out-of-fold is 1; give 2 folds or more"):
         write_out_of_fold(samples, TINY, trained, tmp_path / "x.npz", folds=1)
     # 24 rows, two of them copies, three of one group
     with pytest.raises(DatasetError, match=r"only 20 independent groups for 21 folds"):

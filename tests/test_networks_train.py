@@ -272,7 +272,7 @@ def test_a_val_split_is_taken_as_it_is_and_unlabelled_rows_are_not_used() -> Non
     ("samples", "task", "message"),
     [
         (plain(10, split=Split.test), None, "none of 10 samples is in a train split"),
-        (plain(10), "va", "0 of 10 train samples have valence and arousal"),
+        (plain(10), "va", "valence and arousal for only 0 of 10 train samples"),
         (plain(10, classes=1), "classes", "two or more classes are needed"),
         (plain(10, groups=1), "classes", "split in two without dividing a group"),
     ],

@@ -184,7 +184,7 @@ def _check_width(row: list[str], header: list[str], where: str) -> None:
     """Refuse a row of another number of cells: one too many shifts those after it."""
     if len(row) < len(header) or any(row[len(header) :]):
         raise DatasetError(
-            f"affectnet: {where} has {len(row)} cells instead of {len(header)} ({','.join(header[:3])},...): "
+            f"affectnet: {where} has {plural(len(row), 'cell')} instead of {len(header)} ({','.join(header[:3])},...): "
             f"{shorten(','.join(row))}; correct that row"
         )
 

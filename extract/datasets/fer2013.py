@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from ...errors import DatasetError, shorten
+from ...errors import DatasetError, plural, shorten
 from ...features.classes import PRESETS
 from ...features.samples import Listing, Split
 from ...features.table_columns import list_columns, split_named
@@ -94,7 +94,7 @@ def pixel_rows(table: Path) -> Iterator[Mapping[str, str]]:
             cells = rows.cells(row)
             if len(cells) != len(rows.names):
                 raise DatasetError(
-                    f"fer2013: row {row} of {table} has {len(cells)} cells instead of {len(rows.names)}: "
+                    f"fer2013: row {row} of {table} has {plural(len(cells), 'cell')} instead of {len(rows.names)}: "
                     f"{shorten(','.join(cells))!r}; correct that row"
                 )
             yield dict(zip(rows.names, cells, strict=True))

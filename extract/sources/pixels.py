@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ...errors import listed
+from ...errors import listed, plural
 from .storage import MAX_BYTES, File, Unreadable
 
 COLUMN = "pixels"
@@ -91,7 +91,7 @@ class PixelRows:
             raise KeyError(member)
         cells, column = self.cells(row), self.names.index(COLUMN)
         if len(cells) <= column:
-            raise Unreadable(f"the row has no cell {COLUMN}, only {len(cells)} cells")
+            raise Unreadable(f"the row has no cell {COLUMN}, only {plural(len(cells), 'cell')}")
         values = np.array(cells[column].split(), np.float64)
         side = math.isqrt(len(values))
         if not side or side * side != len(values):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...errors import DatasetError, require
+from ...errors import DatasetError, plural, require
 from .storage import MAX_BYTES, File, Unreadable
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class VideoIndex:
     def shortfall(self) -> str:
         """Text on frames that the header announces and the file does not have; empty if it has all frames."""
         if len(self) < self.announced:
-            return f"{len(self)} of {self.announced} frames"
+            return f"{len(self)} of {plural(self.announced, 'frame')}"
         end = float(self.seconds[-1])
         if not self.announced and self.duration - end > max(1.0, 0.05 * self.duration):
             return f"frames end at {end:.1f} s of {self.duration:.1f} s"

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 
 from ... import __version__
+from ...errors import plural
 from ..samples import Split
 from ..values import Block, Status
 
@@ -146,7 +147,7 @@ def check_columns(file: h5py.File) -> int:
                 _check_boxes(name, values)
     pending = int(np.sum(file["sample/status"][()] == Status.pending))
     if pending:
-        raise ValueError(f"{pending} of {rows['sample/id']} rows are pending")
+        raise ValueError(f"status pending in {pending} of {plural(rows['sample/id'], 'row')}")
     _check_ids(file["sample/id"][()])
     read_blocks(file)
     return rows["sample/id"]
@@ -176,7 +177,7 @@ def _check_range(name: str, values: np.ndarray, low: float, high: float) -> None
     numbers = values[~np.isnan(values)]
     outside = numbers[~((numbers >= low) & (numbers <= high) & np.isfinite(numbers))]
     raise ValueError(
-        f"{name} has {outside.size} values outside [{low:g}, {high:g}], such as {outside.flat[0]}"
+        f"{name} has {plural(outside.size, 'value')} outside [{low:g}, {high:g}], such as {outside.flat[0]}"
     )
 
 
@@ -187,7 +188,7 @@ def _check_boxes(name: str, boxes: np.ndarray) -> None:
     invalid = ~((x0 <= x1) & (y0 <= y1) | missing)
     if invalid.any():
         raise ValueError(
-            f"{name} has {int(invalid.sum())} rows that are not boxes with x0 <= x1 and y0 <= y1, such as "
+            f"{name} has {plural(int(invalid.sum()), 'row')} without a box with x0 <= x1 and y0 <= y1, such as "
             f"{boxes[invalid][0].tolist()}"
         )
 
@@ -201,7 +202,9 @@ def _check_ids(ids: np.ndarray) -> None:
         raise ValueError("sample/id has an empty id")
     if (counts > 1).any():
         twice = unique[counts > 1][0].decode(errors="replace")
-        raise ValueError(f"sample/id has {int((counts > 1).sum())} ids more than once, such as {twice!r}")
+        raise ValueError(
+            f"sample/id has {plural(int((counts > 1).sum()), 'id')} more than once, such as {twice!r}"
+        )
 
 
 def read_info(file: h5py.File) -> StoreInfo:

@@ -23,7 +23,7 @@ from sklearn.multioutput import MultiOutputRegressor
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ...errors import Ig3dError, PredictionsError, Terminated, UsageError
+from ...errors import Ig3dError, PredictionsError, Terminated, UsageError, plural
 from .common import Classifier, Regressor
 
 _SEED_PARAMETERS = ("random_state", "random_seed", "seed")
@@ -167,8 +167,8 @@ class _Custom(BaseEstimator):
             count = int(wrong.reshape(rows, -1).any(axis=1).sum())
             if count:
                 raise PredictionsError(
-                    f"head {self.name}: {content} have {name} in {count} of {rows} rows; correct the class, or choose "
-                    "another head"
+                    f"head {self.name}: {content} have {name} in {count} of {plural(rows, 'row')}; correct the class, "
+                    "or choose another head"
                 )
         return values
 
@@ -219,9 +219,9 @@ class CustomClassifier(Classifier, _Custom):
         if wrong.any():
             first = p[wrong][0]
             raise PredictionsError(
-                f"head {self.name}: {wrong.sum()} of {len(X)} rows are not probabilities between 0 and 1 that sum to 1 "
-                f"(the first has values from {first.min():.4g} to {first.max():.4g}, sum {first.sum():.4g}); correct "
-                "its predict_proba"
+                f"head {self.name}: no probabilities between 0 and 1 that sum to 1 in {wrong.sum()} of "
+                f"{plural(len(X), 'row')} (the first has values from {first.min():.4g} to {first.max():.4g}, sum "
+                f"{first.sum():.4g}); correct its predict_proba"
             )
         return p
 

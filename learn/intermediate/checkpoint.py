@@ -331,8 +331,8 @@ def predict_new_rows(loaded: LoadedModule, route: Route, model: nn.Module, devic
     rows = np.flatnonzero(route.has_input & ~fitted)
     if not len(rows):
         raise ProtocolError(
-            f"{loaded.source}: all {int(route.has_input.sum())} rows are of the train split, or of images on which it "
-            "was fitted; pass other rows"
+            f"{loaded.source}: no row left of {int(route.has_input.sum())}: all are of the train split, or of images "
+            "on which it was fitted; pass other rows"
         )
     plan = ModulePlan.of(table, loaded.info.task, predicted=rows)
     data = training_data(route, plan, loaded.info.training.get("condition", "codes"), 0)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import PredictionsError, ProtocolError, plural
+from ...errors import PredictionsError, ProtocolError, none_of, plural
 from ...features.fusion_table import FusionTable
 from ...features.samples import Split
 from ..fold_models import FoldModel
@@ -111,13 +111,13 @@ def plan_modules(
     source = str(table.sources.get("3d", "store"))
     if not in_train.any():
         raise ProtocolError(
-            f"{source}: none of the {len(table)} rows is of a train split, on which the module is fitted; extract with "
-            "--split or a manifest"
+            f"{source}: {none_of(len(table), 'row', 'is')} of a train split, on which the module is fitted; extract "
+            "with --split or a manifest"
         )
     usable = labelled & has_input
     if not (usable & in_train).any():
         raise ProtocolError(
-            f"train rows: none of the {int((labelled & in_train).sum())} labelled train rows has {input_name}; write "
+            f"train rows: no labelled train row of {int((labelled & in_train).sum())} has {input_name}; write "
             "them for the train split too (ig3d logits --splits all)"
         )
     name = _reported(table, usable, config, input_name)
@@ -133,7 +133,7 @@ def plan_modules(
             ", in whole groups" if table.grouped else ""
         )
     _check_classes(table, train, task)
-    notes.append(f"Fitted on {len(train)} train rows; the epoch is chosen on {chosen_on}.")
+    notes.append(f"Fitted on {plural(len(train), 'train row')}; the epoch is chosen on {chosen_on}.")
     without = int((~table.covered[train]).sum())
     if without:
         notes.append(
@@ -194,8 +194,9 @@ def _hold_out(
     )
     if not held.any():
         raise ProtocolError(
-            f"validation: at least {2 * parts} train rows or groups are needed, got {len(rows)} rows in "
-            f"{len(np.unique(table.group_codes[rows]))} groups; add rows, or a val split that is not reported"
+            f"validation: at least {2 * parts} train rows or groups are needed, got "
+            f"{plural(len(rows), 'row')} in {plural(len(np.unique(table.group_codes[rows])), 'group')}; add "
+            "rows, or a val split that is not reported"
         )
     return rows[~held], rows[held]
 
@@ -207,7 +208,7 @@ def _check_classes(table: FusionTable, train: np.ndarray, task: str) -> None:
         )
     if not len(train) or not table.covered[train].any():
         raise PredictionsError(
-            f"codes: none of the {len(train)} train rows has 3D codes; ig3d inspect shows the reasons"
+            f"codes: no train row of {len(train)} has 3D codes; ig3d inspect shows the reasons"
         )
 
 

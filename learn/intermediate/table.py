@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import PredictionsError, listed
+from ...errors import PredictionsError, listed, plural
 from ...features.array_files import read_array_file
 from ...features.fusion_table import FusionTable
 from ...features.groups import regrouped
@@ -114,9 +114,9 @@ def load_feature_table(
     unknown = read.ids[~np.isin(read.ids, table.id)]
     if len(unknown):
         raise PredictionsError(
-            f"{features}: {len(unknown)} of {len(read)} rows ({listed(unknown.tolist(), 3)}) are not samples of "
-            f"{table.sources.get('3d', 'the store')} ({listed(table.id.tolist(), 2)}); write features and store from "
-            "the same dataset"
+            f"{features}: {len(unknown)} of {plural(len(read), 'row')} ({listed(unknown.tolist(), 3)}) without a "
+            f"sample in {table.sources.get('3d', 'the store')} ({listed(table.id.tolist(), 2)}); write features and "
+            "store from the same dataset"
         )
     table = regrouped(table, groups)
     return FeatureTable(table, read.values, read.rows_of(table.id), read.network)

@@ -157,7 +157,7 @@ def _check(run: Run, predictions: ReportedPredictions) -> None:
     if predictions.task != run.record["task"] or list(predictions.classes) != run.record["classes"]:
         raise RunError(f"{wrong} it has other classes; {_AGAIN}")
     if len(predictions.ids) != rows:
-        raise RunError(f"{wrong} it has {len(predictions.ids)} rows instead of {rows}; {_AGAIN}")
+        raise RunError(f"{wrong} it has {plural(len(predictions.ids), 'row')} instead of {rows}; {_AGAIN}")
     metric = "rmse_joint" if predictions.task == "va" else "accuracy"
     recorded = run.figures[(run.figures["metric"] == metric) & (run.figures["versus"] == "")]
     for entry in run.record["predictors"]:

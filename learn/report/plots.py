@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ...console import one_line
-from ...errors import RunError, UsageError, require, shorten
+from ...errors import RunError, UsageError, plural, require, shorten
 from ...features.atomic import check_output, replacing
 from ..evaluate.figures import Figure
 from ..evaluate.metrics import METRICS, metric_names
@@ -95,7 +95,7 @@ def plot_result(result: Result, out: str | Path) -> None:
                 _draw_gains(axis, view, metric, controls=controls, legend=not row and not column)
                 axis.tick_params(labelleft=not column)
         figure.suptitle(
-            f"Differences to the references on {view.protocol['rows_reported']} rows, 95 % intervals"
+            f"Differences to the references on {plural(view.protocol['rows_reported'], 'row')}, 95 % intervals"
             + ("; ‡ on rows with 3D codes" if view.partial else "")
             + ("; below: 3D codes alone, and controls" if len(parts) > 1 else ""),
             fontsize=11,

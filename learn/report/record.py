@@ -302,7 +302,9 @@ def read_run(folder: str | Path) -> Run:
         lines = record["tables"].get(name) if isinstance(record["tables"], dict) else None
         if len(table) != lines:
             file = path.parent / table_name(name, record)
-            raise RunError(f"{file}: has {len(table)} lines, {FILE} states {lines}; run the command again")
+            raise RunError(
+                f"{file}: has {plural(len(table), 'line')}, {FILE} states {lines}; run the command again"
+            )
     with sound_records([bare]):
         wrong = next(_wrong_figures(record, tables[FIGURES]), None)
         if wrong:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ...errors import ModelError, UsageError, listed
+from ...errors import ModelError, UsageError, listed, plural
 from ...features.classes import parse_classes
 
 
@@ -166,7 +166,7 @@ def choose_columns(outputs: tuple[str, ...], width: int, meaning: Meaning, *, so
             va = tuple(meaning.va_after.index(name) for name in ("valence", "arousal"))
         if not va:
             raise UsageError(
-                f"classes: the {width} columns of {source} have no names; pass --classes: a preset order, names "
+                f"classes: no names for {plural(width, 'column')} of {source}; pass --classes: a preset order, names "
                 "separated by commas, or dataset for the dataset's order (or --va for valence-arousal)"
             )
         return Columns(outputs, (), (), va)
@@ -189,8 +189,8 @@ def choose_columns(outputs: tuple[str, ...], width: int, meaning: Meaning, *, so
             or "--classes"
         )
         raise UsageError(
-            f"{source}: the output has {len(logits)} columns, not {orders}; name the classes with --classes, or the "
-            "columns with --columns 0:8 (and --va 8,9)"
+            f"{source}: the output has {plural(len(logits), 'column')}, not {orders}; name the classes with --classes, "
+            "or the columns with --columns 0:8 (and --va 8,9)"
         )
     return Columns(outputs, lengths[len(logits)], logits, va)
 
