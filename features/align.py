@@ -67,7 +67,7 @@ class Alignment:
     level : str
         How ids and samples were compared (:func:`align`); empty if no id has a sample.
     several : (m,) bool
-        Ids that fit several samples at any level that was tried, except skipped levels and one that matches all ids.
+        Ids that fitted several samples at one of the levels that were tried, even if another level matched them.
     """
 
     rows: np.ndarray
@@ -160,7 +160,7 @@ def align_or_raise(
     unmatched = ids[~alignment.aligned]
     sample_ids = samples["id"].tolist()
     by = f" by {alignment.level}" if alignment.level else ""
-    several = int(alignment.several.sum())
+    several = int((alignment.several & ~alignment.aligned).sum())
     advice = _advice(several, sample_ids)
     raise PredictionsError(
         f"{source}: {len(unmatched)} of {plural(len(ids), 'id')} cannot be matched to the "
@@ -171,15 +171,15 @@ def align_or_raise(
 
 
 def _advice(several: int, sample_ids: list[str]) -> str:
-    """End of the message on ids that fit several samples by file name."""
-    if not several:
-        return ""
+    """End of the message on unmatched ids, of which ``several`` fit more than one sample by file name."""
     if faces := sum(re.search(r"@\d+$", sample) is not None for sample in sample_ids):
         return (
             f"; the samples include {plural(faces, 'further face')} of images (--faces all): each face needs its own "
             "prediction, by ig3d logits --like STORE"
         )
-    return f"; ids that fit several samples by file name: {several}; give their whole paths"
+    return (
+        f"; ids that fit several samples by file name: {several}; give their whole paths" if several else ""
+    )
 
 
 def choose_id_column(columns: NamedColumns, samples: pd.DataFrame) -> tuple[str, Alignment] | None:
@@ -208,8 +208,8 @@ def align_columns(
     ids : name -> (m,) str
         Columns of text that may hold the ids, the likeliest first.
     others : name -> (m,) str
-        Columns of whole numbers, used only if no text column matches. Also columns in which text is repeated: they are
-        not used as ids, but if they hold file names, the error asks for whole paths.
+        Columns of whole numbers, which are used only if no text column matches, and columns of repeated text, which
+        are never used: if they hold file names, the error asks for whole paths.
     samples, source, to, allow_missing : as for :func:`align_or_raise`
 
     Returns
@@ -277,8 +277,8 @@ def _align_numbers(
         alignment = align(cells, samples)
         if not alignment.complete:
             continue
-        # The samples are sorted by id as text (1, 10, 2). Numbers that increase in the file may be such ids, or the
-        # numbers of rows in this order: both match all samples, but in different orders.
+        # Samples are sorted by id as text (1, 10, 2). Numbers that increase in the file may be ids, or positions in the
+        # list of samples: both match all samples, but give the rows of the file to different samples.
         in_file_order, in_sample_order = increases(cells), bool((np.diff(alignment.rows) >= 0).all())
         if in_file_order and not in_sample_order and not normalised(name).endswith("id"):
             raise PredictionsError(
@@ -392,7 +392,7 @@ def _levels(
 ) -> Iterator[tuple[str, list[str], list[str]]]:
     """Levels of alignment, strictest first: name, keys of the ids, keys of the samples.
 
-    There is one level for each number of leading folders that can be dropped from all ids.
+    There is one level for each number of leading folders that can be dropped from all ids, so that a folder remains.
     """
     yield "id", ids, sample_ids
     clean_ids, clean_paths = list(map(_clean, ids)), list(map(_clean, paths))
@@ -402,7 +402,8 @@ def _levels(
     )
     yield "id without suffix", bare_ids, bare_sample_ids
     parts = [name.strip("/").split("/") for name in bare_ids]
-    for drop in range(min(min(map(len, parts), default=1) - 1, _MAX_DROPPED_FOLDERS)):
+    shortest = min(map(len, parts), default=1)
+    for drop in range(max(1, min(shortest - 1, _MAX_DROPPED_FOLDERS + 1))):
         level = f"path without {plural(drop, 'leading folder')}" if drop else "path without suffix"
         yield level, ["/".join(part[drop:]) for part in parts], bare_paths
     yield "file name", _file_names(clean_ids), _file_names(clean_paths)

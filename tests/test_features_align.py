@@ -64,3 +64,25 @@ def test_the_column_that_aligns_most_is_the_ids(samples):
     name, alignment = choose_id_column(columns, samples)
     assert name == "file" and alignment.complete
     assert choose_id_column({}, samples) is None
+
+
+def test_matched_ids_are_not_called_ambiguous():
+    samples = sample_table({"id": ["a/1", "b/1"], "path": ["a/1.jpg", "b/1.jpg"]})
+    with pytest.raises(PredictionsError) as raised:
+        align_or_raise(np.array(["a/1.jpg", "b/1.jpg", "c/9.jpg"]), samples, source="x.csv", to="y.h5")
+    assert "1 of 3 ids" in str(raised.value) and "several" not in str(raised.value)
+
+
+@pytest.mark.parametrize("folders", [1, 12])
+def test_up_to_12_leading_folders_are_dropped(folders):
+    samples = sample_table({"id": ["s1", "s2"], "path": ["train/q.jpg", "test/q.jpg"]})
+    above = "/".join(f"f{n}" for n in range(folders))
+    assert align([f"{above}/test/q.jpg", f"{above}/train/q.jpg"], samples).rows.tolist() == [1, 0]
+    assert not align([f"f/{'f/' * 12}test/q.jpg"], samples).complete
+
+
+def test_whole_paths_are_compared_without_suffix_also_beside_files_without_a_folder():
+    samples = sample_table({"id": ["s1", "s2"], "path": ["x.jpg", "d/y.jpg"]})
+    ids = np.array(["x", "d/y", "z"])
+    alignment = align_or_raise(ids, samples, source="x.csv", to="y.h5", allow_missing=True)
+    assert alignment.rows.tolist() == [0, 1, -1] and alignment.level == "path without suffix"
