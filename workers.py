@@ -29,11 +29,15 @@ from .errors import RunError, UsageError, require
 log = logging.getLogger("ig3d")
 
 BACKENDS = ("loky", "dask", "ray")
-# Configuration of dask's local cluster. Workers may start processes. The default time-out is 15 s: dask then closes for
-# good a worker that has died, even if it was started again, died again, and is starting a second time.
-DASK_CONFIG = {"distributed.worker.daemon": False, "distributed.deploy.lost-worker-timeout": "1000 days"}
 # A task is given up after this many dead workers.
 MAX_DEATHS = 3
+# Configuration of dask's local cluster. Workers may start processes. A worker that is not connected when the time-out
+# (by default 15 s) has passed since its death is closed for good, even if it is just starting again.
+DASK_CONFIG = {
+    "distributed.worker.daemon": False,
+    "distributed.deploy.lost-worker-timeout": "1000 days",
+    "distributed.scheduler.allowed-failures": MAX_DEATHS - 1,
+}
 # The run ends after this many given-up tasks in a row: if a device fails, all tasks would be given up.
 MAX_GIVEN_UP = 5
 # A worker without a task exits after this time.
@@ -61,7 +65,7 @@ class Ended:
     result : object
         Return value of the function; None if the task was given up.
     given_up : bool
-        Whether :data:`MAX_DEATHS` workers died while running the task.
+        Whether :data:`MAX_DEATHS` workers died while running the task (a running dask cluster has its own limit).
     """
 
     task: int
@@ -85,8 +89,8 @@ class _Workers(Protocol):
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]: ...
 
-    def died(self, future: Future[Any]) -> bool:
-        """Whether the worker died that ran the task of a finished future; a dead local worker is replaced."""
+    def release(self, future: Future[Any]) -> bool:
+        """Free the worker of a finished future, or replace it if it died; returns whether it died."""
         ...
 
     def none_left(self) -> bool:
@@ -179,7 +183,7 @@ def _run(
             log.warning("the cluster has no worker; the run waits until one is started")
         for future in done:
             number, task, deaths = running.pop(future)
-            if not workers.died(future):
+            if not workers.release(future):
                 given_up_in_a_row = 0
                 yield Ended(number, future.result())
             elif deaths + 1 >= workers.max_deaths:
@@ -187,7 +191,7 @@ def _run(
                 if given_up_in_a_row == MAX_GIVEN_UP:
                     raise RunError(
                         f"the workers of {given_up_in_a_row} tasks in a row died; look for a failing device or too "
-                        "little memory; finished parts are kept, and the same command continues"
+                        "little memory; finished work is kept, and the same command continues"
                     )
                 yield Ended(number, None, given_up=True)
             else:
@@ -257,7 +261,7 @@ class _Processes(_Workers):
         self.busy[future] = process
         return future
 
-    def died(self, future: Future[Any]) -> bool:
+    def release(self, future: Future[Any]) -> bool:
         process = self.busy.pop(future)
         if not isinstance(future.exception(), BrokenProcessPool):
             self.free.append(process)
@@ -309,7 +313,7 @@ class _Dask(_Workers):
         future: Future[Any] = self._executor.submit(_one_at_a_time, function, *arguments)
         return future
 
-    def died(self, future: Future[Any]) -> bool:
+    def release(self, future: Future[Any]) -> bool:
         return isinstance(future.exception(), self._killed)
 
     def none_left(self) -> bool:
@@ -386,7 +390,7 @@ class _Ray(_Workers):
         self._running[future] = task
         return future
 
-    def died(self, future: Future[Any]) -> bool:
+    def release(self, future: Future[Any]) -> bool:
         del self._running[future]
         errors = self._ray.exceptions
         deaths = (errors.WorkerCrashedError, errors.OutOfMemoryError, errors.NodeDiedError)

@@ -48,8 +48,9 @@ class FaceBoxes:
         Number of faces in the image.
     digest : (n, 16) uint8
         BLAKE2b-128 of the file in which the face was found; zeros for boxes of the dataset.
-    detected : (n,) bool
-        Whether the box is that of the run's detector, which searches the full image again.
+    search_full_image : (n,) bool
+        Whether the face is searched in the full image again, because the box is that of the first pass of
+        ``--faces all``: its codes are then those of a run without this option.
     landmarks : (n, p, 2 or 3) float32, pixels, or None
         NaN for rows without landmarks. If the store has only the extent of the landmarks, its two corners, p = 2.
     blendshapes : (n, 52) float32 in [0, 1], or None
@@ -61,7 +62,7 @@ class FaceBoxes:
     score: np.ndarray
     count: np.ndarray
     digest: np.ndarray
-    detected: np.ndarray
+    search_full_image: np.ndarray
     landmarks: np.ndarray | None = None
     blendshapes: np.ndarray | None = None
 
@@ -76,7 +77,7 @@ class FaceBoxes:
             score=np.full(n, np.nan, np.float32),
             count=has_box.astype(np.int16),
             digest=np.zeros((n, 16), np.uint8),
-            detected=np.full(n, detected),
+            search_full_image=np.full(n, detected),
         )
 
     @classmethod
@@ -310,7 +311,7 @@ def _read_boxes(store: CodeStore, rows: np.ndarray, needs: CropSpec | LandmarkSp
         score=read("face/score"),
         count=read("face/count"),
         digest=digest,
-        detected=np.zeros(len(box), bool),
+        search_full_image=np.zeros(len(box), bool),
         landmarks=read("face/landmark_box").reshape(-1, 2, 2)
         if isinstance(needs, CropSpec)
         else _points(store, read),

@@ -54,7 +54,7 @@ class _Record:
     identity : dict
         Identity of the run (:mod:`ig3d.extract.identity`).
     begun_by : {"", "restart", "retry-failed"}
-        Option with which the run began. Repeated with the same option, it continues and keeps its shards.
+        Option that was applied last. Given again, it has no further effect: the run continues and keeps its shards.
     run_id : str
         Random id of the run, part of the names of its shards.
     """
@@ -171,8 +171,9 @@ class Run:
     def begin(self, *, restart: bool, retry_failed: bool = False) -> list[int]:
         """Begin or continue the run; returns the numbers of the shards that are not finished.
 
-        ``restart`` discards, and ``retry_failed`` repeats, what exists when the option is first given; a run that was
-        begun with the option and interrupted is continued. The finished store stays until the new one is complete.
+        ``restart`` discards everything, ``retry_failed`` only the shards with failed rows. Both act once: if the
+        run is interrupted and the option given again, the run continues. The finished store stays until the new one is
+        complete.
 
         Raises
         ------
@@ -253,7 +254,8 @@ class Run:
             return False
         try:
             with CodeStore(path) as store:
-                sound = not store.verify() and self._is_own(store, shard)
+                problems = store.verify()
+                sound = not problems and self._is_own(store, shard)
                 values, counts = np.unique(store.status, return_counts=True)
                 sound &= not (retry_failed and Status.failed in values)
         except StoreError:

@@ -2,7 +2,7 @@
 
 ======= ============================================ ================================================================
 read    file → pixels                                :mod:`~ig3d.extract.read`, :mod:`~ig3d.extract.sources`
-detect  pixels → one face of each image              :mod:`~ig3d.extract.detectors`, :mod:`~ig3d.extract.boxes`
+detect  pixels → the face of each row                :mod:`~ig3d.extract.detectors`, :mod:`~ig3d.extract.boxes`
 crop    pixels and face → input of the regressor     :mod:`~ig3d.extract.crop`
 regress input → codes, in full batches of faces      :mod:`~ig3d.extract.regressors`
 write   outcomes and codes of a shard → HDF5         :mod:`~ig3d.features.store.writer`
@@ -169,13 +169,17 @@ def _read_file(file: tuple[str, int], root: str | Path) -> Image | tuple[Status,
 def detect(
     batch: Batch, images: Mapping[int, Image], detector: Detector, needs: CropSpec | LandmarkSpec
 ) -> dict[int, Face]:
-    """The face of each image, by row: the stored one, or the detector's choice. Rows without a face are finished."""
+    """The face of each row: the stored one, or the detector's choice. Rows without a face are finished.
+
+    With ``--faces all``, several rows have the same image.
+    """
     rows, boxes = batch.rows, batch.boxes
     faces = _stored_faces(batch, images, needs)
-    # rows without a stored box, or whose box comes without the landmarks that the regressor needs
+    # rows without a stored box; rows whose box comes without the landmarks that the regressor needs; rows of
+    # --faces all, which get the face that overlaps most with their box
     searched = [row for row in images if row not in faces and not rows.status[row]]
     near = {row: boxes.face(row) for row in searched}  # face to search around; None: search the whole image
-    in_full = {row for row in searched if near[row] is None or boxes.detected[row]}
+    in_full = {row for row in searched if near[row] is None or boxes.search_full_image[row]}
     views = {  # pixels, top left corner
         row: surroundings(images[row].pixels, None if row in in_full else near[row]) for row in searched
     }
@@ -200,7 +204,7 @@ def detect(
                 elif needs_detector(nearest, needs):  # such as sfd, which gives those of one face
                     batch.end(row, Status.failed, f"{detector.name} gives no landmarks of this face")
                 else:
-                    rows.count[row] = len(of_image) if boxes.detected[row] else boxes.count[row]
+                    rows.count[row] = len(of_image) if boxes.search_full_image[row] else boxes.count[row]
                     faces[row] = nearest
             elif not of_image:
                 batch.end(row, Status.no_face, "no face found")
@@ -228,7 +232,7 @@ def _stored_faces(
     """
     boxes, faces = batch.boxes, dict[int, Face]()
     for row, image in images.items():
-        if boxes.status[row] == Status.pending or boxes.detected[row]:  # the full image is searched
+        if boxes.status[row] == Status.pending or boxes.search_full_image[row]:  # the full image is searched
             continue
         face = boxes.face(row)
         if boxes.is_other_file(row, image.digest):

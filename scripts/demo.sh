@@ -29,7 +29,7 @@ ig3d preview "$demo/3d.h5" --out "$demo/faces.png"
 
 cat <<END
 
-The demo took $((SECONDS - started)) s. Look at
+The demo took $((SECONDS - started)) s (without installation). Look at
   $demo/fused/report.html      the report: open it in a browser first
   $demo/faces.png              synthetic faces with the detected contours
   $demo/fused/gain.png         plot of the gain of each rule, with confidence intervals

@@ -44,6 +44,16 @@ def test_a_task_is_retried_after_a_death_and_not_after_an_error(tmp_path: Path) 
         list(run_tasks(kill_worker, [("error", tmp_path)], jobs=1))
 
 
+@pytest.mark.parametrize("backend", ["dask", "ray"])
+def test_the_cluster_of_a_run_gives_up_after_three_deaths_too(tmp_path: Path, backend: str) -> None:
+    pytest.importorskip("distributed" if backend == "dask" else "ray")
+    for life in ("always1", "always2", "always3", "always4"):
+        (tmp_path / life).touch()
+    (ended,) = run_tasks(kill_worker, [("always", tmp_path)], backend=backend, jobs=1)
+    assert ended.given_up
+    assert [life.name for life in tmp_path.iterdir()] == ["always4"]
+
+
 def test_a_run_ends_when_the_workers_of_five_tasks_in_a_row_die(monkeypatch: pytest.MonkeyPatch) -> None:
     """As with a broken device; a task that ends well starts the count anew."""
     monkeypatch.setattr("ig3d.workers.MAX_DEATHS", 1)
