@@ -45,8 +45,12 @@ def test_a_task_is_retried_after_a_death_and_not_after_an_error(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("backend", ["dask", "ray"])
-def test_the_cluster_of_a_run_gives_up_after_three_deaths_too(tmp_path: Path, backend: str) -> None:
+def test_the_cluster_of_a_run_gives_up_after_three_deaths_too(
+    tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("distributed" if backend == "dask" else "ray")
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))  # the workers import kill_worker
     for life in ("always1", "always2", "always3", "always4"):
         (tmp_path / life).touch()
     (ended,) = run_tasks(kill_worker, [("always", tmp_path)], backend=backend, jobs=1)
