@@ -215,6 +215,9 @@ def _write_lines(bar: Progress, ended: Event) -> None:
     before = -1, 0.0, 0.0  # task, per cent and time of the last line
     while not ended.wait(LINE_SECONDS):
         running = [task for task in bar.tasks if task.total and not task.finished]
+        running = [
+            task for task in running if (task.elapsed or 0) >= LINE_SECONDS / 10
+        ]  # not one that has just begun
         now = time.monotonic()
         for task in running[-1:]:
             if task.id != before[0] or task.percentage - before[1] >= 5 or now - before[2] >= 600:
