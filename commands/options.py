@@ -145,7 +145,7 @@ Blocks = Annotated[
     list[str] | None,
     typer.Option(
         "--blocks",
-        help="Code blocks: full (default), short, or names of blocks, separated by commas or repeated. "
+        help="Code blocks: the sets full (default) or short, or names of blocks, separated by commas or repeated. "
         "docs/regressors.md lists the blocks of both sets.",
         show_default=False,
     ),

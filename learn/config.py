@@ -19,7 +19,7 @@ MAX_SEED = 2**32 - 1  # of NumPy's and scikit-learn's generators
 MAX_DRAWS = 1_000_000
 MAX_REPEATS = 1000
 OBJECTIVES = {"classes": ("accuracy", "balanced", "logloss"), "va": ("rmse", "ccc")}
-# objective -> metrics that something is fitted for: only gains in these are marked as significant
+# objective -> metrics that rules are fitted to improve: only gains in these have stars
 FITTED_METRICS = {
     "accuracy": ("accuracy", "log_loss"),
     "balanced": ("balanced_accuracy",),
@@ -66,8 +66,8 @@ class FuseConfig:
     device : str
         Device on which the heads mlp and residual are trained: auto, cpu, cuda, cuda:1, ...
     blocks : str
-        Code blocks: full (default), short, or names of blocks, separated by commas or repeated. docs/regressors.md
-        lists the blocks of both sets.
+        Code blocks: the sets full (default) or short, or names of blocks, separated by commas or repeated.
+        docs/regressors.md lists the blocks of both sets; full leaves out camera.
     groups : regular expression, or None
         Regular expression with one part in parentheses, which matches the person or video in an id. Its rows stay in
         one fold and are resampled together. Default: the groups of the store.
@@ -77,7 +77,7 @@ class FuseConfig:
         Fit the rules on at most this many rows with codes, drawn in whole groups. Default: all.
     folds : int
         Number of folds of the reported rows. Rules are fitted in folds if there is no val split with 2D predictions,
-        or if the val split itself is reported.
+        or if the val split itself is reported, unless --2d-out-of-fold is given.
     repeats : int or None
         Number of cross-fittings with new folds, whose results are averaged. Default: 10, or 3 if each also refits the
         heads because there is no train split. boost and selected are cross-fitted once. Not used without folds.
@@ -102,8 +102,8 @@ class FuseConfig:
     two_d_out_of_fold : bool
         Declare that the 2D predictions of the train split are out of fold. Rules are then fitted on the train split.
     allow_missing : bool
-        Leave out and count two kinds of rows: 2D rows without a sample, and rows that are reported or on which rules
-        are fitted, with codes but without a 2D prediction. Train rows need no 2D predictions.
+        Leave out and count (1) rows of the 2D file that match no sample, and (2) rows with codes but without a 2D
+        prediction, if they are reported or rules are fitted on them. Train rows need no 2D predictions.
     force : bool
         Continue if the order of rows or classes looks wrong.
     jobs : int
@@ -164,7 +164,7 @@ class FuseConfig:
         return self.objective
 
     def primary_rule(self) -> str:
-        """The rule of the primary comparison: a choice of names alone, made before any figure."""
+        """The rule of the primary comparison, which follows from the options alone, not from results."""
         if self.primary is not None:
             return self.primary
         return PRIMARY if PRIMARY in self.rules else self.rules[0]
@@ -180,8 +180,8 @@ class HeadsConfig:
         Heads, separated by commas or repeated: gbm, linear, mlp, residual, all, or module:Class of an estimator. The
         others are compared with the first.
     blocks : str
-        Code blocks: full (default), short, or names of blocks, separated by commas or repeated. docs/regressors.md
-        lists the blocks of both sets.
+        Code blocks: the sets full (default) or short, or names of blocks, separated by commas or repeated.
+        docs/regressors.md lists the blocks of both sets; full leaves out camera.
     report : ``train``, ``val``, ``test``, ``all`` or None
         Split to report: test, val, train or all. Default: test, else val, else the rows without a split, else all rows.
     groups : regular expression, or None

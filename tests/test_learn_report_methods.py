@@ -28,7 +28,7 @@ OPTIONS = {
     "The objective is log loss.": {"objective": "logloss"},
     "each fit on at most 50 rows": {"calibration_rows": 50},
     "(head linear) on": {"head": "linear"},
-    "the short set of code blocks": {"blocks": "short"},
+    "the set “short” of code blocks": {"blocks": "short"},
 }
 
 
@@ -99,9 +99,9 @@ def test_the_paragraph_names_groups_and_tests():
 
 def test_the_code_blocks_and_their_widths_are_named(result):
     sources = {"3d_regressor": "facemesh", "3d_blocks": "expression 30, pose 3"}
-    text = "the full set of code blocks of facemesh (columns: expression 30, pose 3), fitted once"
+    text = "the set “full” of code blocks of facemesh (columns: expression 30, pose 3), fitted once"
     assert text in paragraph(replace(result, sources=sources))
-    assert "the full set of code blocks, fitted once" in paragraph(result)
+    assert "the set “full” of code blocks, fitted once" in paragraph(result)
 
 
 def test_the_rows_of_the_head_follow_the_case(result):

@@ -96,7 +96,13 @@ def _legend(view: View) -> str:
     if RECALIBRATED in view.references:
         parts.append("2d-recalibrated: 2d, recalibrated on the rows on which rules are fitted")
     if view.effect_rule == "selected":
-        parts.append(f"selected: the rule with the best {OBJECTIVES[view.objective]} in inner folds")
+        each = "in each fold, " if view.in_folds else ""
+        parts.append(f"selected: {each}the rule with the best {OBJECTIVES[view.objective]} in inner folds")
+    if once := view.cross_fitted_once if view.repeated else []:
+        times = max(number for _, number in view.repeated)
+        parts.append(
+            f"cross-fitted once: {', '.join(once)}; {times} times: the other fitted rules and 2d-recalibrated"
+        )
     if view.partial and any(of.rows == "covered" for of in view.entries):
         parts.append(f"{ON_COVERED} on rows with 3D codes only")
     return "; ".join(parts)

@@ -329,6 +329,11 @@ class View:
         return [of.name for of in self.of_role("rule") if of.fits and of.name not in several]
 
     @property
+    def in_folds(self) -> bool:
+        """Whether rules are fitted in folds, so that each fold has its own fitted rules."""
+        return len(self.protocol["fits"].get("rules", ())) > 1
+
+    @property
     def head_rows(self) -> str:
         """Number of rows that the heads of the reported rows were fitted on; empty where it is unknown."""
         fits = self.protocol["fits"]
